@@ -1,0 +1,53 @@
+"""Errors and warnings that callers may want to tell apart."""
+
+from sklearn.exceptions import InconsistentVersionWarning as _SklearnVersionWarning
+
+__all__ = [
+    "EmptyMaskWarning",
+    "FrozenNetWarning",
+    "InconsistentVersionWarning",
+    "NonFiniteError",
+    "TargetLayerError",
+]
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss, a probability or a saliency map became NaN or infinite."""
+
+
+class TargetLayerError(ValueError):
+    """The layer to explain does not exist, never runs, or has no spatial output."""
+
+
+class FrozenNetWarning(UserWarning):
+    """A frozen net has seen rows that are about to be used as if it had not."""
+
+
+class EmptyMaskWarning(UserWarning):
+    """The masks of most samples hide nothing, so the refit learns nothing new."""
+
+
+class InconsistentVersionWarning(_SklearnVersionWarning):
+    """An estimator is unpickled with other versions than it was pickled with.
+
+    Parameters
+    ----------
+    estimator_name : str
+        Class name of the estimator.
+    changed : dict of str to (str, str)
+        For each package whose version differs: the version then and now.
+    """
+
+    def __init__(self, *, estimator_name, changed):
+        self.estimator_name = estimator_name
+        self.changed = changed
+
+    def __str__(self):
+        packages = ", ".join(
+            f"{name} {then} (now {now})" for name, (then, now) in self.changed.items()
+        )
+        return (
+            f"This {self.estimator_name} was pickled with {packages}. Its predictions "
+            "may differ or fail; fit it again, or install the versions it was made "
+            "with."
+        )

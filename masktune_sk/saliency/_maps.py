@@ -1,0 +1,192 @@
+"""Maps of all samples: which method, which layer, batch by batch."""
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..exceptions import NonFiniteError, TargetLayerError
+from ._base import BaseSaliency
+from ._cam import GradCAM, GradCAMPlusPlus, LayerCAM, XGradCAM
+from ._gradient import InputGradient, InputXGradient
+from ._layers import find_layer
+from ._recorder import looking_inside
+
+__all__ = ["METHODS", "compute_maps", "resolve_saliency"]
+
+# In place of skorch's batch_size=-1 (all samples at once).
+WHOLE_BATCH = 256
+
+METHODS = {
+    "xgradcam": XGradCAM,
+    "gradcam": GradCAM,
+    "gradcam++": GradCAMPlusPlus,
+    "layercam": LayerCAM,
+    "input_gradient": InputGradient,
+    "input_x_gradient": InputXGradient,
+}
+
+
+class CallableSaliency(BaseSaliency):
+    """A user's function as a saliency method.
+
+    Parameters
+    ----------
+    function : callable
+        ``f(net, X, target) -> maps``.
+    """
+
+    def __init__(self, function):
+        self.function = function
+
+    def explain(self, net, X, target=None, layer=None):
+        """Call the function."""
+        return self.function(net, X, target)
+
+
+def resolve_saliency(saliency, target_layer, net, X):
+    """Choose the method and the layer.
+
+    Parameters
+    ----------
+    saliency : str, BaseSaliency or callable
+        What the user asked for. "auto": XGrad-CAM if the net has a layer with a spatial
+        output (Grad-CAM if that layer has negative outputs, where XGrad-CAM is not
+        defined), else input x gradient.
+    target_layer : str or None
+        Dotted name of the layer.
+    net : skorch.NeuralNet
+        An initialised net.
+    X : torch.Tensor of shape (n_samples, ...)
+        A few samples.
+
+    Returns
+    -------
+    method : BaseSaliency
+        The method.
+    layer : Layer or None
+        The layer, if the method needs one.
+
+    Raises
+    ------
+    TargetLayerError
+        If the method needs a layer that is not there, or a layer is named that the
+        method does not use.
+    """
+    method = None
+    if isinstance(saliency, BaseSaliency):
+        method = saliency
+    elif callable(saliency):
+        method = CallableSaliency(saliency)
+    elif saliency != "auto":
+        method = METHODS[saliency]()
+
+    is_image = X.ndim == 4
+    if method is not None and not method.needs_layer:
+        if target_layer is not None:
+            raise TargetLayerError(
+                f"target_layer={target_layer!r} is given, but saliency={saliency!r} "
+                "explains the input itself. Leave one of them out."
+            )
+        return method, None
+    if not is_image:
+        if method is None and target_layer is None:
+            return InputXGradient(), None
+        raise TargetLayerError(
+            f"saliency={saliency!r} with target_layer={target_layer!r} needs a layer "
+            "with a place for each position of an image, and X holds vectors of "
+            f'{X.shape[1]} features. Use saliency="auto", "input_gradient" or '
+            '"input_x_gradient" without a target_layer.'
+        )
+    layer = find_layer(net, X, target_layer)
+    if layer is not None:
+        return method or (GradCAM() if layer.signed else XGradCAM()), layer
+    if method is None:
+        return InputXGradient(), None
+    raise TargetLayerError(
+        f"saliency={saliency!r} needs a layer with a spatial output, and no layer of "
+        f"{type(net.module_).__name__} has one. Use "
+        'saliency="input_gradient" or "input_x_gradient".'
+    )
+
+
+def compute_maps(net, source, method, layer=None, *, labels=None, verbose=0):
+    """Compute the saliency map of every sample.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialised net; nothing is left behind on it.
+    source : Source
+        The samples.
+    method : BaseSaliency
+        How.
+    layer : Layer, default=None
+        Which layer, if the method needs one.
+    labels : ndarray of int, shape (n_samples,), default=None
+        Classes to explain; None: the predicted ones.
+    verbose : int, default=0
+        1: a progress bar.
+
+    Returns
+    -------
+    maps : ndarray of shape (n_samples, height, width), or that of vectors, float32
+        At the method's own resolution, not scaled. Zero for an image of one colour:
+        there is nothing in it to look at.
+
+    Raises
+    ------
+    NonFiniteError
+        If a map is NaN or infinite.
+    ValueError
+        If a user's method returns maps of another shape.
+    """
+    params = net.get_params_for("iterator_valid")
+    batch_size = params.get("batch_size", net.batch_size)
+    if batch_size == -1:
+        batch_size = WHOLE_BATCH
+    maps = None
+    with (
+        looking_inside(net),
+        tqdm(
+            total=len(source), desc="saliency maps", unit="sample", disable=verbose < 1
+        ) as bar,
+    ):
+        for indices, X in source.batches(batch_size):
+            target = None if labels is None else torch.from_numpy(labels[indices])
+            batch = method.explain(net, X.to(net.device), target, layer)
+            batch = _checked(batch, method, X)
+            if maps is None:
+                maps = np.empty((len(source), *batch.shape[1:]), dtype=np.float32)
+            maps[indices] = batch
+            bar.update(len(indices))
+    return maps
+
+
+def _checked(batch, method, X):
+    """Return a batch of maps as an array, if it is one."""
+    name = type(method).__name__
+    if isinstance(method, CallableSaliency):
+        name = getattr(method.function, "__name__", repr(method.function))
+    if isinstance(batch, torch.Tensor):
+        batch = batch.detach().float().cpu().numpy()
+    batch = np.asarray(batch, dtype=np.float32)
+    right = (
+        batch.shape == tuple(X.shape)
+        if X.ndim == 2
+        else batch.ndim == 3 and len(batch) == len(X)
+    )
+    if not right:
+        wanted = tuple(X.shape) if X.ndim == 2 else f"({len(X)}, height, width)"
+        raise ValueError(
+            f"The saliency method {name} returned maps of shape {batch.shape} for a "
+            f"batch of shape {tuple(X.shape)}; expected {wanted}."
+        )
+    if not np.isfinite(batch).all():
+        raise NonFiniteError(
+            f"The saliency method {name} returned maps that are NaN or infinite. Is "
+            "the net trained (finite weights), and is the input scaled?"
+        )
+    if X.ndim == 4:
+        pixels = X.flatten(2)
+        batch[(pixels.amax(2) == pixels.amin(2)).all(1).numpy()] = 0
+    return batch
