@@ -25,6 +25,7 @@ from .training import has_own_split, predict_proba, resolve_net, split_as_net
 
 __all__ = ["BaseDebiasedClassifier", "FitData"]
 
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 PACKAGES = ("masktune_sk", "torch", "skorch", "scikit-learn")
 
 
@@ -242,7 +243,7 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             )
         if 0 in X.shape:
             raise ValueError(f"X has an empty axis: shape {X.shape}.")
-        if X.dtype.itemsize > 4 and _largest(X) > np.finfo(np.float32).max:
+        if X.dtype.itemsize > 4 and _largest(X) > LARGEST_FLOAT32:
             raise ValueError(
                 "Input X contains infinity or a value too large for dtype('float32')."
             )

@@ -171,6 +171,11 @@ class TorchView(Dataset):
         self.source = source
         self.augment = augment
 
+    @property
+    def shape(self):
+        """Shape of all samples together, as an array has it: callbacks ask for it."""
+        return (len(self.source), *self.source.item_shape)
+
     def __len__(self):
         return len(self.source)
 

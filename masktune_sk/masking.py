@@ -21,7 +21,8 @@ __all__ = [
     "threshold_maps",
 ]
 
-EPSILON = 1e-7
+# Relative differences below this are rounding, in float32.
+RESOLUTION = 1e-6
 CHUNK = 1024
 
 
@@ -36,12 +37,16 @@ def scale_maps(maps):
     Returns
     -------
     scaled : ndarray of the same shape, float32
-        A constant map becomes zero.
+        A map that is constant, to the precision of its numbers, becomes zero. However
+        small the numbers are, it is not: a saturated net has tiny gradients.
     """
     axes = tuple(range(1, maps.ndim))
     low = maps.min(axis=axes, keepdims=True)
-    span = (maps - low).max(axis=axes, keepdims=True)
-    return ((maps - low) / (EPSILON + span)).astype(np.float32)
+    high = maps.max(axis=axes, keepdims=True)
+    span = high - low
+    constant = span <= RESOLUTION * np.maximum(np.abs(low), np.abs(high))
+    scaled = (maps - low) / np.where(constant, 1, span)
+    return np.where(constant, 0, scaled).astype(np.float32)
 
 
 def resize_maps(maps, item_shape):

@@ -136,7 +136,7 @@ def default_net(input_shape, n_classes, **params):
         Number of classes.
     **params : dict
         Parameters of `skorch.NeuralNetClassifier` that replace the defaults (Adam with
-        rate 0.001, or 0.01 for vectors, 20 epochs, batches of 32, shuffled).
+        rate 0.001, or 0.003 for vectors, 20 epochs, batches of 32, shuffled).
 
     Returns
     -------
@@ -156,8 +156,9 @@ def default_net(input_shape, n_classes, **params):
             "module": MLP,
             "module__n_features": input_shape[0],
             "module__n_classes": n_classes,
+            "iterator_valid__batch_size": 256,
         }
-        lr = 0.01
+        lr = 0.003
     else:
         module = {
             "module": SmallConvNet,

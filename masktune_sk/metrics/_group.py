@@ -4,7 +4,11 @@ import warnings
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import (
+    assert_all_finite,
+    check_consistent_length,
+    column_or_1d,
+)
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
 
@@ -190,6 +194,7 @@ def _check_labels(y, name):
     y = column_or_1d(y)
     if not len(y):
         raise ValueError(f"{name} is empty: at least one sample is needed.")
+    assert_all_finite(y, input_name=name)
     kind = type_of_target(y)
     if kind not in ("binary", "multiclass"):
         raise ValueError(

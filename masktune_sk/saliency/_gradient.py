@@ -62,10 +62,10 @@ class InputGradient(BaseSaliency):
 
 
 class InputXGradient(InputGradient):
-    """Positive part of input times gradient [1]_: what speaks for the class.
+    """Size of input times gradient [1]_: what the logit is made of.
 
-    To first order, how much the logit falls when the input is set to 0, so it does not
-    depend on the units of the features. For images, summed over channels first.
+    To first order, how much the logit changes when the input is set to 0, so it does
+    not depend on the units of the features. For images, summed over channels first.
 
     References
     ----------
@@ -76,5 +76,4 @@ class InputXGradient(InputGradient):
     def reduce(self, X, gradients):
         """Turn a batch and its gradients into maps, without the channel axis."""
         product = X * gradients
-        product = product if X.ndim == 2 else product.sum(dim=1)
-        return product.clamp(min=0)
+        return (product if X.ndim == 2 else product.sum(dim=1)).abs()

@@ -11,8 +11,8 @@ from ._recorder import class_scores, looking_inside
 
 __all__ = ["Layer", "find_layer"]
 
-# The coarsest maps of the MaskTune paper are 7 x 7. On a much coarser one no spot stands
-# out by two standard deviations, so nothing would be masked.
+# The coarsest maps of the MaskTune paper are 7 x 7. On a much coarser one no spot
+# stands out by two standard deviations, and nothing would be masked.
 FINE_ENOUGH = 7
 # A class token, a distillation token and up to four registers stand before the grid.
 MOST_PREFIX_TOKENS = 6

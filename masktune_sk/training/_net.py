@@ -1,5 +1,7 @@
 """From what the user gave to nets of our own: clones, made and filled."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from sklearn.base import clone
@@ -12,6 +14,7 @@ from torch import nn
 from ..data import BatchIterator, TorchView
 from ..modules import default_net
 from ._runner import batch_iterators, iterator_params
+from ._seed import seeded
 from ._state import snapshot, torch_attributes
 
 __all__ = [
@@ -108,7 +111,9 @@ def build_net(template, state=None, *, best=False):
     if state is not None and state.module_params:
         net.set_params(**state.module_params)
     verbose, net.verbose = net.verbose, 0
-    net.initialize()
+    # Weights that are overwritten anyway shall cost no random numbers.
+    with nullcontext() if state is None else seeded(0):
+        net.initialize()
     net.verbose = verbose
     if state is not None:
         state.load_weights(net, best=best)

@@ -147,6 +147,7 @@ def test_expected_group_without_sample():
         ([], [], [], "y_true is empty: at least one sample"),
         ([0, 1], [0.2, 0.8], [0, 1], "y_pred must hold class labels, got continuous"),
         ([0, 1], [[0.2, 0.8], [1, 0]], [0, 1], "1d array"),
+        ([0, float("nan")], [0, 1], [0, 1], "Input y_true contains NaN"),
         (["a", "b"], [0, 1], [0, 1], "Mix of label input types"),
         ([0, 1], [0, 1], ["a", None], "missing values: value 1 is None"),
         ([0, 1], [0, 1], ["a", float("nan")], "missing values: value 1 is nan"),
