@@ -1,0 +1,81 @@
+"""Small nets and data that several test modules share; at module level, to pickle."""
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from torch import nn
+
+
+class TinyConvNet(nn.Module):
+    """Two convolutions; the last spatial output is `features`."""
+
+    def __init__(self, n_classes=2, width=8, n_channels=1):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(n_channels, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, X):
+        return self.head(self.features(X).mean(dim=(2, 3)))
+
+
+class TinyMLP(nn.Module):
+    def __init__(self, n_features=6, n_classes=2, width=16):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, n_classes)
+        )
+
+    def forward(self, X):
+        return self.layers(X)
+
+
+class LazyMLP(nn.Module):
+    """Takes vectors of any length."""
+
+    def __init__(self, n_classes=3, width=32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, n_classes)
+        )
+
+    def forward(self, X):
+        return self.layers(X)
+
+
+def tiny_net(module=TinyConvNet, **params):
+    """A net that trains in well under a second."""
+    defaults = {
+        "criterion": nn.CrossEntropyLoss,
+        "optimizer": torch.optim.Adam,
+        "lr": 0.01,
+        "max_epochs": 3,
+        "batch_size": 16,
+        "iterator_train__shuffle": True,
+        "train_split": None,
+        "verbose": 0,
+    }
+    return NeuralNetClassifier(module, **(defaults | params))
+
+
+def tiny_images(n=60, size=12, n_channels=1, random_state=0):
+    """Noise with a bright square: class 0 at the bottom, class 1 in a corner."""
+    rng = np.random.default_rng(random_state)
+    y = np.arange(n) % 2
+    X = rng.uniform(0, 0.3, (n, n_channels, size, size)).astype(np.float32)
+    X[y == 0, :, -3:, 5:8] = 1
+    X[y == 1, :, :3, :3] += 1
+    return X, y
+
+
+def tiny_vectors(n=80, n_features=6, random_state=0):
+    rng = np.random.default_rng(random_state)
+    y = np.arange(n) % 2
+    X = rng.normal(size=(n, n_features)).astype(np.float32)
+    X[:, 0] += 2 * y
+    return X, y
