@@ -10,22 +10,26 @@ from importlib.metadata import version
 from numbers import Integral, Real
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch.utils.data import Dataset
 
-from .data import ArraySource, Source, TorchView, stratified_holdout
+from .data import (
+    ArraySource,
+    Source,
+    TorchView,
+    as_array,
+    check_samples,
+    stratified_holdout,
+)
 from .exceptions import FrozenNetWarning, InconsistentVersionWarning, NonFiniteError
 from .rejection import RULES, coverage_threshold, selection_scores
 from .training import has_own_split, predict_proba, resolve_net, split_as_net
 
 __all__ = ["BaseDebiasedClassifier", "FitData"]
 
-LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 PACKAGES = ("masktune_sk", "torch", "skorch", "scikit-learn")
 
 
@@ -95,9 +99,6 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _proba_before(self, dataset):
         """Return the probabilities of the net before the intervention."""
 
-    def _check_fit_params(self, data):  # noqa: B027, most methods have nothing to add
-        """Refuse what the parameters' own constraints can't see; costs no training."""
-
     # ------------------------------------------------------------------ fit
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -162,7 +163,6 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             n_classes=len(classes),
             random=random,
         )
-        self._check_fit_params(data)
         fitted_attributes = self._fit_stages(data)
         self.classes_ = classes
         self.input_shape_ = tuple(X.shape[1:])
@@ -222,33 +222,13 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _validate_X(self, X, *, y=None, reset=False):
         """Return X (and y, at fit) as arrays, of the right shape and finite."""
-        if isinstance(X, Dataset):
-            raise TypeError(
-                f"X is a torch Dataset ({type(X).__name__}); expected an array or a "
-                "tensor of shape (n_samples, n_features) or (n_samples, n_channels, "
-                "height, width). Stack its samples, and pass the labels as y."
-            )
-        X = _as_array(X)
-        if not reset:
-            X = validate_data(self, X, reset=False, allow_nd=True)
-        else:
-            X, y = validate_data(self, X, _as_array(y), allow_nd=True)
-        if X.dtype.kind not in "biuf":
-            raise ValueError(f"X must hold real numbers, got dtype {X.dtype}.")
-        if X.ndim not in (2, 4):
-            raise ValueError(
-                "X must be vectors, (n_samples, n_features), or images, (n_samples, "
-                f"n_channels, height, width); got shape {X.shape}. Grey images without "
-                "a channel axis: X[:, None]."
-            )
-        if 0 in X.shape:
-            raise ValueError(f"X has an empty axis: shape {X.shape}.")
-        if X.dtype.itemsize > 4 and _largest(X) > LARGEST_FLOAT32:
-            raise ValueError(
-                "Input X contains infinity or a value too large for dtype('float32')."
-            )
+        X = as_array(X)
         if reset:
+            X, y = validate_data(self, X, as_array(y), allow_nd=True)
+            check_samples(X)
             return X, y
+        X = validate_data(self, X, reset=False, allow_nd=True)
+        check_samples(X)
         if X.shape[1:] != self.input_shape_:
             raise ValueError(
                 f"X holds samples of shape {X.shape[1:]}, but "
@@ -396,7 +376,7 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             If y has labels that fit did not see, or another length than X.
         """
         dataset = self._dataset(X)
-        y = np.asarray(_as_array(y))
+        y = np.asarray(as_array(y))
         if y.shape != (len(dataset),):
             raise ValueError(
                 f"y must have shape ({len(dataset)},), one label a row of X; got "
@@ -477,19 +457,6 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 stacklevel=2,
             )
         super().__setstate__(state)
-
-
-def _as_array(values):
-    """Bring a tensor to numpy, and leave everything else to scikit-learn."""
-    if not isinstance(values, torch.Tensor):
-        return values
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-
-
-def _largest(X):
-    """Return the largest absolute value, without a copy of X."""
-    return max(float(X.max()), -float(X.min()))
 
 
 def _check_coverage(coverage):

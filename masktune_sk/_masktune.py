@@ -12,7 +12,15 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ._base import BaseDebiasedClassifier
 from .exceptions import EmptyMaskWarning
-from .masking import MaskedSource, apply_masks, resize_maps, scale_maps, threshold_maps
+from .masking import (
+    MaskedSource,
+    apply_masks,
+    check_threshold,
+    fill_values,
+    resize_maps,
+    scale_maps,
+    threshold_maps,
+)
 from .saliency import METHODS, compute_maps, resolve_saliency
 from .training import (
     TrainedState,
@@ -25,9 +33,6 @@ from .training import (
 )
 
 __all__ = ["OFFICIAL_MASKTUNE", "MaskTuneClassifier"]
-
-# Samples read at once where nothing but a mean is computed.
-CHUNK = 1024
 
 #: Parameters of the official code's recipe, to splat:
 #: ``MaskTuneClassifier(net, **OFFICIAL_MASKTUNE)``.
@@ -286,10 +291,16 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     # ------------------------------------------------------------------ stages
 
     def _fit_stages(self, data):
+        check_threshold(self.mask_threshold, self.threshold_rule)
+        fill = fill_values(self.mask_fill, data.train)
+        if self.mask_from == "best" and data.valid is None and data.fitted is None:
+            raise ValueError(
+                "mask_from='best' needs a validation set to find the best epoch. Set "
+                "validation_fraction above 0, or mask_from='last'."
+            )
         erm = self._train_erm(data)
         erm_net = build_net(data.template, erm, best=self._from_best(data))
         method, layer = self._resolve_saliency(erm_net, data)
-        fill = self._fill_values(data.train)
         history = [{"stage": "ERM", **row} for row in erm.history]
 
         net, state, source = erm_net, erm, data.train
@@ -399,44 +410,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         X = data.probe().batch(np.arange(len(data.probe())))
         return resolve_saliency(self.saliency, self.target_layer, net, X)
 
-    def _fill_values(self, train):
-        """Return what is put where masks hide: one value, or one a channel."""
-        if not isinstance(self.mask_fill, str):
-            return np.atleast_1d(np.asarray(self.mask_fill, dtype=np.float32))
-        n_channels = train.item_shape[0]
-        total = np.zeros(n_channels)
-        for _, X in train.batches(CHUNK):
-            total += X.double().reshape(len(X), n_channels, -1).sum((0, 2)).numpy()
-        n_positions = len(train) * int(np.prod(train.item_shape[1:]))
-        return (total / n_positions).astype(np.float32)
-
     # ------------------------------------------------------------------ checks
-
-    def _check_fit_params(self, data):
-        t, rule = self.mask_threshold, self.threshold_rule
-        if rule == "quantile" and not 0 < t < 1:
-            raise ValueError(
-                "threshold_rule='quantile' needs 0 < mask_threshold < 1, the fraction "
-                f"to hide; got {t}."
-            )
-        if rule == "value" and t >= 1:
-            raise ValueError(
-                "threshold_rule='value' needs mask_threshold < 1, a value of the map "
-                f"scaled to [0, 1]; got {t}."
-            )
-        if not isinstance(self.mask_fill, str):
-            fill = np.asarray(self.mask_fill, dtype=np.float64)
-            n = data.train.item_shape[0]
-            if fill.shape not in ((), (1,), (n,)) or not np.isfinite(fill).all():
-                raise ValueError(
-                    f"mask_fill must be a finite number, 'mean', or {n} finite numbers,"
-                    f" one for each channel or feature; got {self.mask_fill!r}."
-                )
-        if self.mask_from == "best" and data.valid is None and data.fitted is None:
-            raise ValueError(
-                "mask_from='best' needs a validation set to find the best epoch. Set "
-                "validation_fraction above 0, or mask_from='last'."
-            )
 
     def _check_before_training(self, net, data):
         """Refuse what only a net that can run will show, before the first batch."""

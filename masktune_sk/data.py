@@ -14,9 +14,79 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["ArraySource", "BatchIterator", "Source", "TorchView", "stratified_holdout"]
+__all__ = [
+    "ArraySource",
+    "BatchIterator",
+    "Source",
+    "TorchView",
+    "as_array",
+    "check_samples",
+    "stratified_holdout",
+]
 
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 FINGERPRINT_ROWS = 4096
+
+
+def as_array(values):
+    """Bring a tensor to numpy, and leave everything else to scikit-learn.
+
+    Parameters
+    ----------
+    values : object
+        X or y as the user gave it.
+
+    Returns
+    -------
+    values : object
+        An array if it was a tensor, on whatever device.
+
+    Raises
+    ------
+    TypeError
+        If it is a torch dataset.
+    """
+    if isinstance(values, Dataset):
+        raise TypeError(
+            f"Got a torch Dataset ({type(values).__name__}); expected an array or a "
+            "tensor of shape (n_samples, n_features) or (n_samples, n_channels, "
+            "height, width). Stack its samples, and pass the labels as y."
+        )
+    if not isinstance(values, torch.Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def check_samples(X):
+    """Refuse an array that holds neither vectors nor images.
+
+    Parameters
+    ----------
+    X : ndarray
+        Checked by scikit-learn already: numbers, finite, at least one row.
+
+    Raises
+    ------
+    ValueError
+        If it has another number of axes, an empty one, or values that are not real or
+        do not fit into float32.
+    """
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"X must hold real numbers, got dtype {X.dtype}.")
+    if X.ndim not in (2, 4):
+        raise ValueError(
+            "X must be vectors, (n_samples, n_features), or images, (n_samples, "
+            f"n_channels, height, width); got shape {X.shape}. Grey images without a "
+            "channel axis: X[:, None]."
+        )
+    if 0 in X.shape:
+        raise ValueError(f"X has an empty axis: shape {X.shape}.")
+    # By the largest and the smallest value, not by abs(X), which would copy.
+    if X.dtype.itemsize > 4 and max(X.max(), -float(X.min())) > LARGEST_FLOAT32:
+        raise ValueError(
+            "Input X contains infinity or a value too large for dtype('float32')."
+        )
 
 
 class Source(ABC):

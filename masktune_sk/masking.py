@@ -15,6 +15,8 @@ from .data import Source
 __all__ = [
     "MaskedSource",
     "apply_masks",
+    "check_threshold",
+    "fill_values",
     "resize_maps",
     "roll_masks",
     "scale_maps",
@@ -135,6 +137,33 @@ def threshold_maps(saliency, threshold, rule="sigma"):
     return ~hidden.reshape(saliency.shape), empty
 
 
+def check_threshold(threshold, rule):
+    """Refuse a threshold that means nothing under its rule.
+
+    Parameters
+    ----------
+    threshold : float
+        At least 0.
+    rule : {"sigma", "quantile", "value"}
+        See `threshold_maps`.
+
+    Raises
+    ------
+    ValueError
+        If it is no fraction under "quantile", or no value of a map under "value".
+    """
+    if rule == "quantile" and not 0 < threshold < 1:
+        raise ValueError(
+            "threshold_rule='quantile' needs 0 < mask_threshold < 1, the fraction to "
+            f"hide; got {threshold}."
+        )
+    if rule == "value" and not threshold < 1:
+        raise ValueError(
+            "threshold_rule='value' needs mask_threshold < 1, a value of the map "
+            f"scaled to [0, 1]; got {threshold}."
+        )
+
+
 def _mean_plus_std(flat, where, threshold):
     """Return mean + threshold * population std of some positions of each row."""
     count = np.maximum(where.sum(axis=1, keepdims=True), 1)
@@ -142,6 +171,43 @@ def _mean_plus_std(flat, where, threshold):
     variance = np.sum((flat - mean) ** 2, axis=1, keepdims=True, where=where) / count
     # With no position at all nothing is above: the row is all zero.
     return mean + threshold * np.sqrt(variance)
+
+
+def fill_values(fill, source):
+    """Return what is put where masks hide.
+
+    Parameters
+    ----------
+    fill : float, array-like of shape (n_channels,) or "mean"
+        One value for all, one for each channel (of vectors: each feature), or the mean
+        of the samples for each.
+    source : Source
+        The samples.
+
+    Returns
+    -------
+    values : ndarray of shape (1,) or (n_channels,), float32
+        In the units of the samples.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer values than channels, or one is not finite.
+    """
+    n_channels = source.item_shape[0]
+    if isinstance(fill, str):
+        total = np.zeros(n_channels)
+        for _, X in source.batches(CHUNK):
+            total += X.double().reshape(len(X), n_channels, -1).sum((0, 2)).numpy()
+        n_positions = len(source) * int(np.prod(source.item_shape[1:]))
+        return (total / n_positions).astype(np.float32)
+    values = np.atleast_1d(np.asarray(fill, dtype=np.float32))
+    if values.shape not in ((1,), (n_channels,)) or not np.isfinite(values).all():
+        raise ValueError(
+            f"mask_fill must be a finite number, 'mean', or {n_channels} finite "
+            f"numbers, one for each channel or feature; got {fill!r}."
+        )
+    return values
 
 
 def apply_masks(X, masks, fill):
