@@ -26,7 +26,13 @@ from .data import (
 )
 from .exceptions import FrozenNetWarning, InconsistentVersionWarning, NonFiniteError
 from .rejection import RULES, coverage_threshold, selection_scores
-from .training import has_own_split, predict_proba, resolve_net, split_as_net
+from .training import (
+    has_own_split,
+    predict_proba,
+    resolve_net,
+    seeded,
+    split_as_net,
+)
 
 __all__ = ["BaseDebiasedClassifier", "FitData"]
 
@@ -181,7 +187,8 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 "train_split=None to use the hold-out."
             )
         if own_split:
-            rows, valid = split_as_net(template, source)
+            with seeded(random.randint(np.iinfo(np.int32).max)):
+                rows, valid = split_as_net(template, source)
             return rows, valid, None
         rows, held = stratified_holdout(
             source.labels, self.validation_fraction, random, classes=classes

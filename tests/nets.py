@@ -35,19 +35,6 @@ class TinyMLP(nn.Module):
         return self.layers(X)
 
 
-class LazyMLP(nn.Module):
-    """Takes vectors of any length."""
-
-    def __init__(self, n_classes=3, width=32):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, n_classes)
-        )
-
-    def forward(self, X):
-        return self.layers(X)
-
-
 def tiny_net(module=TinyConvNet, **params):
     """A net that trains in well under a second."""
     defaults = {
@@ -79,3 +66,8 @@ def tiny_vectors(n=80, n_features=6, random_state=0):
     X = rng.normal(size=(n, n_features)).astype(np.float32)
     X[:, 0] += 2 * y
     return X, y
+
+
+def add_channel_axis(X):
+    """Grey images (n, height, width) as (n, 1, height, width)."""
+    return np.asarray(X)[:, None]

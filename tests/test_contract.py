@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -30,7 +31,16 @@ from torch.utils.data import TensorDataset
 
 from masktune_sk import MaskTuneClassifier
 from masktune_sk.exceptions import InconsistentVersionWarning, NonFiniteError
-from tests.nets import TinyConvNet, TinyMLP, tiny_images, tiny_net, tiny_vectors
+from tests.nets import (
+    TinyConvNet,
+    TinyMLP,
+    add_channel_axis,
+    tiny_images,
+    tiny_net,
+    tiny_vectors,
+)
+
+ROOT = Path(__file__).parent.parent
 
 ESTIMATORS = {
     "masktune-images": (
@@ -476,20 +486,33 @@ def test_copies_predict_the_same_and_train_on_their_own(case):
     np.testing.assert_array_equal(clf.predict_proba(X), proba)
 
 
+def answers(estimator, X):
+    """Probabilities and rejections, of an estimator or of a searched pipeline."""
+    proba = estimator.predict_proba(X)
+    if isinstance(estimator, GridSearchCV):
+        *_, last = estimator.best_estimator_
+        estimator, X = last, estimator.best_estimator_[:-1].transform(X)
+    return {"proba": proba, "accepted": estimator.predict_with_reject(X)[1]}
+
+
+def assert_same_in_another_process(estimator, X, tmp_path):
+    joblib.dump((estimator, X), tmp_path / "estimator.joblib")
+    script = (
+        "import sys, joblib, numpy as np, torch; torch.set_num_threads(1)\n"
+        "estimator, X = joblib.load(sys.argv[1])\n"
+        "from tests.test_contract import answers\n"
+        "np.savez(sys.argv[2], **answers(estimator, X))"
+    )
+    paths = str(tmp_path / "estimator.joblib"), str(tmp_path / "out.npz")
+    subprocess.run([sys.executable, "-c", script, *paths], check=True, cwd=ROOT)
+    out, expected = np.load(tmp_path / "out.npz"), answers(estimator, X)
+    for name in ("proba", "accepted"):
+        np.testing.assert_array_equal(out[name], expected[name])
+
+
 def test_loads_in_another_process(case, tmp_path):
     clf, X, y = case
-    proba = clf.fit(X, y).predict_proba(X)
-    joblib.dump((clf, X), tmp_path / "clf.joblib")
-    script = (
-        "import joblib, numpy as np, torch; torch.set_num_threads(1);"
-        f"clf, X = joblib.load({str(tmp_path / 'clf.joblib')!r});"
-        f"np.savez({str(tmp_path / 'out.npz')!r}, proba=clf.predict_proba(X),"
-        "accepted=clf.predict_with_reject(X)[1])"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
-    out = np.load(tmp_path / "out.npz")
-    np.testing.assert_array_equal(out["proba"], proba)
-    np.testing.assert_array_equal(out["accepted"], clf.predict_with_reject(X)[1])
+    assert_same_in_another_process(clf.fit(X, y), X, tmp_path)
 
 
 def test_other_versions_warn_and_name_the_package(case):
@@ -537,11 +560,7 @@ def test_grid_search_over_every_level_equals_with_two_processes(case):
     np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
 
 
-def add_channel_axis(X):
-    return np.asarray(X)[:, None] if np.ndim(X) == 3 else np.asarray(X)
-
-
-def test_pipeline_search_pickles_whole():
+def test_pipeline_search_pickles_whole_and_loads_in_another_process(tmp_path):
     X, y = tiny_images()
     X = X[:, 0]
     pipeline = make_pipeline(
@@ -549,8 +568,7 @@ def test_pipeline_search_pickles_whole():
     )
     grid = {"masktuneclassifier__mask_threshold": [0.1, 0.2]}
     search = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
-    loaded = pickle.loads(pickle.dumps(search))
-    np.testing.assert_array_equal(loaded.predict_proba(X), search.predict_proba(X))
+    assert_same_in_another_process(search, X, tmp_path)
 
 
 def test_meta_estimators_take_it(case):

@@ -128,6 +128,13 @@ def test_random_masks_have_the_area_of_the_saliency_masks(fitted, images):
     assert control.n_empty_masks_ == fitted.n_empty_masks_
 
 
+def test_controls_shuffle_the_refit_alike(images):
+    kinds = [masktune(masking=m, saliency=nothing) for m in ("random", "none")]
+    with pytest.warns(EmptyMaskWarning):
+        random, none = (weights(clf.fit(*images).net_) for clf in kinds)
+    assert torch.equal(random, none)
+
+
 def test_refit_starts_from_erm_and_trains_the_masked_images(images):
     """The refit by hand: a plain torch loop over `mask(X)`."""
     X, y = images
@@ -543,6 +550,17 @@ def test_logits_for_the_default_criterion_are_refused(images):
     net = untrainable(criterion=nn.NLLLoss)
     with pytest.raises(ValueError, match="criterion=torch.nn.CrossEntropyLoss"):
         masktune(estimator=net).fit(*images)
+
+
+def test_random_train_split_is_seeded(images):
+    net = tiny_net(train_split=ValidSplit(0.2, stratified=True))
+    clf = masktune(estimator=net, validation_fraction=0)
+    rows = [clone(clf).fit(*images).train_indices_ for _ in range(2)]
+    np.testing.assert_array_equal(*rows)
+
+
+def test_augment_may_write_in_place(images):
+    masktune(augment=lambda x: x.add_(0.1)).fit(*images)
 
 
 def test_own_train_split_is_honoured_or_refused(images):

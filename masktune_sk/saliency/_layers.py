@@ -90,7 +90,7 @@ def find_layer(net, X, name=None):
     if name is not None:
         _check_exists(net.module_, name)
     with looking_inside(net):
-        X = X.to(net.device).requires_grad_()
+        X = X.detach().to(net.device).requires_grad_()
         outputs, result = _trace(net, X)
         layers = _spatial_layers(outputs, X.shape)
         if name is not None:
