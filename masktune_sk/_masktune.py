@@ -196,11 +196,11 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     second softmax of the code.
 
     `OFFICIAL_MASKTUNE` sets what the code does otherwise: masks from the best epoch,
-    later rounds that look at the original images, the second softmax. It does not bring
-    back the code's hidden fall-backs: empty masks still fall back, `predict_with_reject`
-    gives the labels of `predict` (the code: of the product's largest entry, which
-    differs on a few samples of low score), and coverage 0.9 accepts 9 of 10 calibration
-    samples, not 10 of 10 by an index that is off by one.
+    later rounds that look at the original images, the second softmax. What stays ours:
+    empty masks fall back, `predict_with_reject` gives the labels of `predict` (the
+    code: of the product's largest entry, which differs on a few samples of low score),
+    and coverage 0.9 accepts 9 of 10 calibration samples (the code: all 10, by an index
+    that is off by one).
 
     Masks are applied to the input tensor itself, in its own resolution; nothing is
     written to disk. Fitted nets keep no state of the optimizer.

@@ -292,7 +292,7 @@ class BatchIterator:
     Parameters
     ----------
     dataset : TorchView
-        Where batches are read.
+        Where batches are read. For another dataset a `DataLoader` is returned.
     batch_size : int, default=1
         Samples a batch.
     shuffle : bool, default=False
@@ -302,6 +302,13 @@ class BatchIterator:
     """
 
     PARAMETERS = frozenset({"batch_size", "shuffle", "drop_last"})
+
+    def __new__(cls, dataset, batch_size=1, shuffle=False, drop_last=False):
+        """Make a `DataLoader` for what is no `TorchView`."""
+        # A callback may predict an array of its own while its net reads our batches.
+        if not isinstance(dataset, TorchView):
+            return DataLoader(dataset, batch_size, shuffle, drop_last=drop_last)
+        return super().__new__(cls)
 
     def __init__(self, dataset, batch_size=1, shuffle=False, drop_last=False):
         self.dataset = dataset
@@ -354,7 +361,8 @@ def stratified_holdout(labels, fraction, random_state, *, classes=None):
     labels : ndarray of int, shape (n_samples,)
         Encoded labels.
     fraction : float in [0, 1)
-        Share held out; at least one row of each class is, unless it is 0.
+        Share held out; at least one row of each class is, unless it is 0, and at least
+        one of each is left.
     random_state : RandomState
         Draws the rows.
     classes : sequence, default=None
@@ -370,7 +378,7 @@ def stratified_holdout(labels, fraction, random_state, *, classes=None):
     Raises
     ------
     ValueError
-        If a class has a single sample, or nothing would be left to train on.
+        If a class has a single sample.
     """
     n = len(labels)
     if fraction == 0:

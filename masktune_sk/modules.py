@@ -136,7 +136,7 @@ def default_net(input_shape, n_classes, **params):
         Number of classes.
     **params : dict
         Parameters of `skorch.NeuralNetClassifier` that replace the defaults (Adam with
-        rate 0.001, or 0.003 for vectors, 20 epochs, batches of 32, shuffled).
+        rate 0.001, or 0.003 for vectors, 20 epochs, shuffled batches of 32).
 
     Returns
     -------

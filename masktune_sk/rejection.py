@@ -28,7 +28,7 @@ def selection_scores(proba_before, proba_after, rule="product"):
           [1]_). Near 0 where confident nets disagree.
         - "product_softmax": the largest entry of the softmax of the product of the two
           vectors (the official code's rule).
-        - "agreement": the probability after, less 1 where the nets' labels differ, so
+        - "agreement": the probability after, less 2 where the nets' labels differ, so
           that any sample they agree on stands before any they do not. Threshold 0
           accepts agreement.
         - "refit": the probability after.
@@ -54,7 +54,7 @@ def selection_scores(proba_before, proba_after, rule="product"):
     if rule == "product":
         return p_before * p_after
     if rule == "agreement":
-        return p_after - (before.argmax(axis=1) != labels)
+        return p_after - 2 * (before.argmax(axis=1) != labels)
     return p_after if rule == "refit" else p_before
 
 

@@ -51,6 +51,7 @@ def train_erm(
     """
     with seeded(seed):
         net = build_net(template)
+        built = net.get_params_for("module")
         with StageRun(
             net,
             "ERM",
@@ -64,7 +65,7 @@ def train_erm(
     return TrainedState.of(
         net,
         best_weights=run.monitor.best_weights_,
-        module_params=_params_set_in_training(template, net),
+        module_params=_params_set_since(built, net),
     )
 
 
@@ -106,11 +107,10 @@ def split_as_net(net, source):
     )
 
 
-def _params_set_in_training(template, net):
+def _params_set_since(built, net):
     """Find module parameters that a callback set, such as an inferred input size."""
-    before, after = template.get_params_for("module"), net.get_params_for("module")
     return {
         f"module__{name}": value
-        for name, value in after.items()
-        if name not in before or before[name] is not value
+        for name, value in net.get_params_for("module").items()
+        if name not in built or built[name] is not value
     }

@@ -110,11 +110,9 @@ def build_net(template, state=None, *, best=False):
     net = clone(template)
     if state is not None and state.module_params:
         net.set_params(**state.module_params)
-    verbose, net.verbose = net.verbose, 0
     # Weights that are overwritten anyway shall cost no random numbers.
     with nullcontext() if state is None else seeded(0):
         net.initialize()
-    net.verbose = verbose
     if state is not None:
         state.load_weights(net, best=best)
     for module in torch_attributes(net, nn.Module).values():
@@ -125,12 +123,7 @@ def build_net(template, state=None, *, best=False):
 def has_own_split(net):
     """Tell whether the user set a `train_split`, other than skorch's default."""
     split = net.train_split
-    default = (
-        isinstance(split, ValidSplit)
-        and split.cv == 5
-        and split.stratified
-        and split.random_state is None
-    )
+    default = isinstance(split, ValidSplit) and split.cv == 5 and split.stratified
     return split is not None and not default
 
 
@@ -169,7 +162,7 @@ def check_output(net, source, n_classes):
     ------
     ValueError
         If the forward pass fails, has another number of outputs than there are classes,
-        or `predict_proba` does not give probabilities.
+        or `predict_proba` does not give (finite) probabilities.
     """
     name = type(net.module_).__name__
     try:
@@ -184,6 +177,11 @@ def check_output(net, source, n_classes):
             f"{name} returns {proba.shape[1:]} outputs a sample, but y has {n_classes} "
             f"classes; expected ({n_classes},). Change the last layer, or pass a y "
             "with all the classes the net was made for."
+        )
+    if not np.isfinite(proba).all():
+        raise ValueError(
+            f"{name} gives NaN or infinite probabilities before any training here. "
+            "Are its weights finite, and is the input scaled?"
         )
     if not np.allclose(proba.sum(axis=1), 1, atol=1e-3) or (proba < 0).any():
         raise ValueError(

@@ -27,23 +27,18 @@ def iterator_params(net, training):
 
 
 @contextmanager
-def batch_iterators(net, valid_dataset=None):
+def batch_iterators(net):
     """Read whole batches where the user left skorch's default loaders.
 
     Parameters
     ----------
     net : skorch.NeuralNet
         Changed for the time of the context.
-    valid_dataset : torch Dataset, default=None
-        The validation set; one that is not ours keeps its loader.
     """
     saved = net.iterator_train, net.iterator_valid
     if BatchIterator.can_replace(saved[0], net.get_params_for("iterator_train")):
         net.iterator_train = BatchIterator
-    foreign = valid_dataset is not None and not isinstance(valid_dataset, TorchView)
-    if not foreign and BatchIterator.can_replace(
-        saved[1], net.get_params_for("iterator_valid")
-    ):
+    if BatchIterator.can_replace(saved[1], net.get_params_for("iterator_valid")):
         net.iterator_valid = BatchIterator
     try:
         yield net
@@ -108,7 +103,7 @@ class StageRun:
             name: getattr(net, name)
             for name in ("train_split", "verbose", "callbacks_")
         }
-        self._iterators = batch_iterators(net, self.valid_dataset)
+        self._iterators = batch_iterators(net)
         self._iterators.__enter__()
         net.train_split = self._split if self.valid_dataset is not None else None
         net.verbose = int(self.verbose > 1)

@@ -108,8 +108,8 @@ class TrainedState:
         for name, module in torch_attributes(net, torch.nn.Module).items():
             module.load_state_dict(weights[name])
             for parameter_name, parameter in module.named_parameters():
-                if (name, parameter_name) in self.frozen:
-                    parameter.requires_grad_(False)
+                frozen = (name, parameter_name) in self.frozen
+                parameter.requires_grad_(not frozen)
 
     def load_optimizer(self, net, *, keep_moments=True):
         """Put learning rates, and if asked the moments, into a net's optimizers."""
@@ -118,7 +118,8 @@ class TrainedState:
                 continue
             saved = self.optimizer[name]
             if keep_moments:
-                optimizer.load_state_dict(saved)
+                # torch takes the tensors as they are, and steps would write to them.
+                optimizer.load_state_dict(_to_cpu(saved))
             else:
                 pairs = zip(optimizer.param_groups, saved["param_groups"], strict=True)
                 for group, old in pairs:
