@@ -8,7 +8,7 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseDebiasedClassifier
 from .exceptions import EmptyMaskWarning
@@ -21,7 +21,7 @@ from .masking import (
     scale_maps,
     threshold_maps,
 )
-from .saliency import METHODS, compute_maps, resolve_saliency
+from .saliency import METHODS, BaseSaliency, compute_maps, resolve_saliency
 from .training import (
     TrainedState,
     build_net,
@@ -228,7 +228,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         **BaseDebiasedClassifier._parameter_constraints,
         "saliency": [
             StrOptions({"auto", *METHODS}),
-            HasMethods("explain"),
+            BaseSaliency,
             callable,
         ],
         "target_layer": [str, None],
@@ -320,7 +320,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             mask_seed, refit_seed = data.seed(), data.seed()
             if self.masking != "none":
                 looked_at = source if self.accumulate_masks else data.train
-                maps = self._maps(net, looked_at, method, layer)
+                maps = self._maps(net, looked_at, method, layer, self.verbose)
                 source = self._mask(looked_at, maps, fill, mask_seed)
                 fraction, n_empty = self._count(source)
             state = self._refit(state, source, data, i, refit_seed)
@@ -365,11 +365,9 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             verbose=self.verbose,
         )
 
-    def _maps(self, net, source, method, layer):
+    def _maps(self, net, source, method, layer, verbose):
         labels = source.labels if self.saliency_target == "true" else None
-        return compute_maps(
-            net, source, method, layer, labels=labels, verbose=self.verbose
-        )
+        return compute_maps(net, source, method, layer, labels=labels, verbose=verbose)
 
     def _mask(self, source, maps, fill, seed):
         shifts = None
@@ -430,7 +428,8 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         check_output(net, probe, data.n_classes)
         X = probe.batch(np.arange(len(probe)))
         check_trains(net, X, len(data.train))
-        resolve_saliency(self.saliency, self.target_layer, net, X)
+        method, layer = resolve_saliency(self.saliency, self.target_layer, net, X)
+        self._maps(net, probe, method, layer, verbose=0)
         if self.augment is not None:
             shape = tuple(getattr(self.augment(X[0]), "shape", ()))
             if shape != data.train.item_shape:

@@ -322,7 +322,8 @@ def test_saliency_target_is_the_label_or_left_to_the_net(images):
         return X[:, 0]
 
     clf = masktune(saliency=spy, saliency_target="true").fit(X, y)
-    assert torch.cat(seen).tolist() == y[clf.train_indices_].tolist()
+    # a few rows are looked at before the training, to see that it works
+    assert torch.cat(seen[1:]).tolist() == y[clf.train_indices_].tolist()
     seen.clear()
     masktune(saliency=spy).fit(X, y)
     assert set(seen) == {None}
@@ -342,6 +343,8 @@ def test_saliency_of_the_users_own(images):
     hidden = ~clf.mask(X)[1]
     assert (X[:, 0][hidden].min()) > 0.25
     assert isinstance(masktune(saliency=GradCAM()).fit(X, y).saliency_, GradCAM)
+    with pytest.raises(TypeError, match=r"pass an instance, GradCAM\(\)"):
+        masktune(saliency=GradCAM).fit(X, y)
 
 
 def test_vectors_are_explained_by_their_features():
@@ -457,6 +460,7 @@ def untrainable(**params):
         ({"target_layer": "head"}, "no spatial output"),
         ({"saliency": "input_gradient", "target_layer": "features"}, "Leave one"),
         ({"augment": lambda x: x[:, 1:]}, "augment must return"),
+        ({"saliency": lambda net, X, target: X}, "returned maps of shape"),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from ..exceptions import TargetLayerError
 from ._base import BaseSaliency
 from ._recorder import LayerRecorder, class_scores
 
-__all__ = ["GradCAM", "GradCAMPlusPlus", "LayerCAM", "XGradCAM"]
+__all__ = ["CentredGradCAM", "GradCAM", "GradCAMPlusPlus", "LayerCAM", "XGradCAM"]
 
 
 class BaseCAM(BaseSaliency):
@@ -56,16 +56,35 @@ class BaseCAM(BaseSaliency):
         """
         with LayerRecorder(net.module_.get_submodule(layer.name)) as recorder:
             scores = class_scores(net, net.infer(X), target)
-        if not scores.requires_grad:
+        gradients = None
+        if scores.requires_grad:
+            (gradients,) = torch.autograd.grad(
+                scores.sum(), recorder.output, allow_unused=True
+            )
+        if gradients is None:
             raise TargetLayerError(
                 f"No gradient reaches the layer {layer.name!r}: the module runs what "
                 "comes after it without gradients. Name another target_layer."
             )
-        (gradients,) = torch.autograd.grad(scores.sum(), recorder.output)
         gradients = layer.to_grid(gradients).float()
         activations = layer.to_grid(recorder.output.detach()).float()
         weighted = self.weights(activations, gradients) * activations
-        return weighted.sum(dim=1).clamp(min=0)
+        return self.rectify(weighted.sum(dim=1))
+
+    def rectify(self, maps):
+        """Keep what speaks for the class.
+
+        Parameters
+        ----------
+        maps : torch.Tensor of shape (n_samples, height, width)
+            Sums of weighted activations.
+
+        Returns
+        -------
+        maps : torch.Tensor of the same shape
+            Their positive part.
+        """
+        return maps.clamp(min=0)
 
 
 class GradCAM(BaseCAM):
@@ -80,6 +99,20 @@ class GradCAM(BaseCAM):
     def weights(self, activations, gradients):
         """Average the gradient over positions."""
         return gradients.mean(dim=(2, 3), keepdim=True)
+
+
+class CentredGradCAM(GradCAM):
+    """Grad-CAM about the mean of each map, for layers with negative outputs.
+
+    After a layer normalisation, or an activation without a zero, the channels have an
+    offset that is the same everywhere and says nothing about where. It can turn a whole
+    map negative, and Grad-CAM of it empty. Here what speaks *more* for the class than
+    the average position is kept.
+    """
+
+    def rectify(self, maps):
+        """Keep what is above the mean of each map."""
+        return (maps - maps.mean(dim=(1, 2), keepdim=True)).clamp(min=0)
 
 
 class XGradCAM(BaseCAM):

@@ -39,8 +39,9 @@ class InputGradient(BaseSaliency):
         maps : torch.Tensor of shape (n_samples, height, width), or that of vectors
             Not negative.
         """
-        X = X.detach().requires_grad_()
-        scores = class_scores(net, net.infer(X), target)
+        X = X.detach().clone().requires_grad_()
+        # A copy of the leaf: the net may write into what it is given.
+        scores = class_scores(net, net.infer(X.clone()), target)
         (gradients,) = torch.autograd.grad(scores.sum(), X)
         return self.reduce(X.detach(), gradients)
 

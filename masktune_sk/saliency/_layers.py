@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import torch
+from torch import nn
 
 from ..exceptions import TargetLayerError
 from ._recorder import class_scores, looking_inside
@@ -14,6 +15,7 @@ __all__ = ["Layer", "find_layer"]
 # The coarsest maps of the MaskTune paper are 7 x 7. On a much coarser one no spot
 # stands out by two standard deviations, and nothing would be masked.
 FINE_ENOUGH = 7
+CHANNELS_FIRST = nn.Conv2d | nn.BatchNorm2d | nn.MaxPool2d | nn.AvgPool2d
 # A class token, a distillation token and up to four registers stand before the grid.
 MOST_PREFIX_TOKENS = 6
 
@@ -90,9 +92,10 @@ def find_layer(net, X, name=None):
     if name is not None:
         _check_exists(net.module_, name)
     with looking_inside(net):
-        X = X.detach().to(net.device).requires_grad_()
+        # A copy of a leaf of our own: the net may write into what it is given.
+        X = X.detach().to(net.device).clone().requires_grad_().clone()
         outputs, result = _trace(net, X)
-        layers = _spatial_layers(outputs, X.shape)
+        layers = _spatial_layers(net.module_, outputs, X.shape)
         if name is not None:
             return _named_layer(name, outputs, layers)
         layers = _fine_enough(layers, X.shape[2:])
@@ -120,6 +123,8 @@ def _trace(net, X):
         def hook(module, args, output):
             outputs.pop(name, None)
             outputs[name] = output
+            # A copy goes on, as in LayerRecorder: what follows may write in place.
+            return output.clone() if isinstance(output, torch.Tensor) else None
 
         return hook
 
@@ -136,13 +141,19 @@ def _trace(net, X):
     return outputs, result
 
 
-def _spatial_layers(outputs, input_shape):
+def _spatial_layers(module, outputs, input_shape):
     """Return the layers with a spatial output, in the order of running."""
     n, _, *image = input_shape
     tensors = {
         name: output
         for name, output in outputs.items()
-        if isinstance(output, torch.Tensor) and len(output) == n
+        if isinstance(output, torch.Tensor) and output.shape[:1] == (n,)
+    }
+    # Of these the layout is known; of others with the same shape too.
+    convolved = {
+        tensor.shape
+        for name, tensor in tensors.items()
+        if isinstance(module.get_submodule(name), CHANNELS_FIRST)
     }
     grids = [_grid_of_4d(t.shape, image) for t in tensors.values() if t.ndim == 4]
     token_grids = {}
@@ -156,10 +167,10 @@ def _spatial_layers(outputs, input_shape):
     for name, tensor in tensors.items():
         if name in token_grids:
             found = "tokens", token_grids[name]
-        elif tensor.ndim == 4 and not (
-            # attention weights: a row and a column for each token
-            tensor.shape[2] == tensor.shape[3] and tensor.shape[2] in lengths
-        ):
+        elif tensor.shape in convolved:
+            found = "channels_first", tensor.shape[2:]
+        # An axis of tokens: attention weights, or the keys of each head.
+        elif tensor.ndim == 4 and lengths.isdisjoint(tensor.shape[1:3]):
             found = _grid_of_4d(tensor.shape, image)
         else:
             continue

@@ -68,10 +68,15 @@ def resolve_saliency(saliency, target_layer, net, X):
 
     Raises
     ------
+    TypeError
+        If it is a class.
     TargetLayerError
         If the method needs a layer that is not there, or a layer is named that the
         method does not use.
     """
+    if isinstance(saliency, type):
+        name = saliency.__name__
+        raise TypeError(f"saliency={name} is a class; pass an instance, {name}().")
     method = None
     if isinstance(saliency, BaseSaliency):
         method = saliency
@@ -152,7 +157,9 @@ def compute_maps(net, source, method, layer=None, *, labels=None, verbose=0):
         ) as bar,
     ):
         for indices, X in source.batches(batch_size):
-            target = None if labels is None else torch.from_numpy(labels[indices])
+            target = None
+            if labels is not None:
+                target = torch.from_numpy(labels[indices]).long()
             batch = method.explain(net, X.to(net.device), target, layer)
             batch = _checked(batch, method, X)
             if maps is None:
@@ -169,7 +176,8 @@ def _checked(batch, method, X):
         name = getattr(method.function, "__name__", repr(method.function))
     if isinstance(batch, torch.Tensor):
         batch = batch.detach().float().cpu().numpy()
-    batch = np.asarray(batch, dtype=np.float32)
+    # A copy: what a function returns may be its own, or read-only.
+    batch = np.array(batch, dtype=np.float32)
     right = (
         batch.shape == tuple(X.shape)
         if X.ndim == 2
