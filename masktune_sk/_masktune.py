@@ -83,7 +83,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         - "xgradcam", "gradcam", "gradcam++", "layercam": maps of one layer of a net
           for images.
         - "input_gradient", "input_x_gradient": gradients with respect to the input.
-        - "auto": XGrad-CAM, Grad-CAM where the layer has negative outputs, or
+        - "auto": XGrad-CAM, centred Grad-CAM where the layer has negative outputs, or
           input x gradient where there is no layer with a spatial output.
         - An instance of `BaseSaliency`, or a function ``f(net, X, target) -> maps``.
     target_layer : str, default=None

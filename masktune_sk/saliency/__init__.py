@@ -7,7 +7,7 @@ the image when a mask is made.
 """
 
 from ._base import BaseSaliency
-from ._cam import GradCAM, GradCAMPlusPlus, LayerCAM, XGradCAM
+from ._cam import CentredGradCAM, GradCAM, GradCAMPlusPlus, LayerCAM, XGradCAM
 from ._gradient import InputGradient, InputXGradient
 from ._layers import Layer, find_layer
 from ._maps import METHODS, compute_maps, resolve_saliency
@@ -15,6 +15,7 @@ from ._maps import METHODS, compute_maps, resolve_saliency
 __all__ = [
     "METHODS",
     "BaseSaliency",
+    "CentredGradCAM",
     "GradCAM",
     "GradCAMPlusPlus",
     "InputGradient",

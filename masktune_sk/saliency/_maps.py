@@ -6,7 +6,7 @@ from tqdm.auto import tqdm
 
 from ..exceptions import NonFiniteError, TargetLayerError
 from ._base import BaseSaliency
-from ._cam import GradCAM, GradCAMPlusPlus, LayerCAM, XGradCAM
+from ._cam import CentredGradCAM, GradCAM, GradCAMPlusPlus, LayerCAM, XGradCAM
 from ._gradient import InputGradient, InputXGradient
 from ._layers import find_layer
 from ._recorder import looking_inside
@@ -50,8 +50,8 @@ def resolve_saliency(saliency, target_layer, net, X):
     ----------
     saliency : str, BaseSaliency or callable
         What the user asked for. "auto": XGrad-CAM if the net has a layer with a spatial
-        output (Grad-CAM if that layer has negative outputs, where XGrad-CAM is not
-        defined), else input x gradient.
+        output (centred Grad-CAM if that layer has negative outputs, where XGrad-CAM is
+        not defined), else input x gradient.
     target_layer : str or None
         Dotted name of the layer.
     net : skorch.NeuralNet
@@ -104,7 +104,7 @@ def resolve_saliency(saliency, target_layer, net, X):
         )
     layer = find_layer(net, X, target_layer)
     if layer is not None:
-        return method or (GradCAM() if layer.signed else XGradCAM()), layer
+        return method or (CentredGradCAM() if layer.signed else XGradCAM()), layer
     if method is None:
         return InputXGradient(), None
     raise TargetLayerError(

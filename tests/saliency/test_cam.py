@@ -12,6 +12,7 @@ from masktune_sk.data import ArraySource
 from masktune_sk.exceptions import TargetLayerError
 from masktune_sk.saliency import (
     METHODS,
+    CentredGradCAM,
     GradCAM,
     GradCAMPlusPlus,
     Layer,
@@ -503,3 +504,16 @@ def test_layer_that_does_not_run_any_more_is_refused(as_net, X):
     layer = Layer("unused", "channels_first", (HEIGHT, WIDTH))
     with pytest.raises(TargetLayerError, match="No gradient reaches .* 'unused'"):
         compute_maps(net, ArraySource(X), GradCAM(), layer)
+
+
+def test_centred_gradcam_keeps_what_is_above_the_mean_of_the_map():
+    maps = torch.tensor([[[-5.0, -3.0], [-4.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    assert GradCAM().rectify(maps)[0].max() == 0
+    expected = [[[0.0, 0.0], [0.0, 3.0]], [[0.0, 0.0], [0.0, 0.0]]]
+    assert_array_equal(CentredGradCAM().rectify(maps), expected)
+    activations = torch.rand(2, 3, 4, 5)
+    gradients = torch.rand(2, 3, 4, 5)
+    assert_array_equal(
+        CentredGradCAM().weights(activations, gradients),
+        GradCAM().weights(activations, gradients),
+    )

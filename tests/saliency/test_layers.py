@@ -11,6 +11,7 @@ from masktune_sk.data import ArraySource
 from masktune_sk.exceptions import TargetLayerError
 from masktune_sk.modules import MLP, SmallConvNet
 from masktune_sk.saliency import (
+    CentredGradCAM,
     GradCAM,
     Layer,
     XGradCAM,
@@ -606,7 +607,7 @@ def test_layer_written_over_in_place_is_as_signed_as_it_is_explained(as_net):
     net = as_net(Functional())
     method, layer = resolve_saliency("auto", None, net, images())
     assert layer == Layer("last", "channels_first", (8, 12), signed=True)
-    assert type(method) is GradCAM
+    assert type(method) is CentredGradCAM
 
     class Module(Functional):
         def __init__(self):

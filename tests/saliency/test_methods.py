@@ -12,6 +12,7 @@ from masktune_sk.modules import MLP
 from masktune_sk.saliency import (
     METHODS,
     BaseSaliency,
+    CentredGradCAM,
     GradCAM,
     GradCAMPlusPlus,
     InputGradient,
@@ -110,12 +111,12 @@ def test_gradients_of_the_input_need_no_layer(conv, linear, images, vectors, nam
         assert layer is None
 
 
-def test_auto_is_xgradcam_after_a_rectifier_and_gradcam_elsewhere(conv, images):
+def test_auto_is_xgradcam_after_a_rectifier_and_centred_gradcam_elsewhere(conv, images):
     method, layer = resolve_saliency("auto", None, conv, images)
     assert type(method) is XGradCAM
     assert not layer.signed
     method, layer = resolve_saliency("auto", "0", conv, images)
-    assert type(method) is GradCAM
+    assert type(method) is CentredGradCAM
     assert layer.signed
 
 
