@@ -217,8 +217,8 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     >>> from masktune_sk.datasets import load_shortcut_digits
     >>> from masktune_sk.modules import default_net
     >>> X, y = load_shortcut_digits(return_X_y=True)
-    >>> clf = MaskTuneClassifier(default_net((3, 28, 28), 2, max_epochs=2),
-    ...                          random_state=0).fit(X, y)
+    >>> net = default_net(X.shape[1:], n_classes=2, max_epochs=3)
+    >>> clf = MaskTuneClassifier(net, random_state=0).fit(X[:400], y[:400])
     >>> y_pred, accepted = clf.predict_with_reject(X[:100], coverage=0.8)
     >>> y_pred.shape, accepted.dtype
     ((100,), dtype('bool'))
