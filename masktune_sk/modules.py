@@ -84,7 +84,8 @@ class SmallConvNet(nn.Module):
             raise ValueError(
                 f"SmallConvNet takes images of {SMALLEST_IMAGE} pixels a side or more, "
                 f"got {image_size[0]} x {image_size[1]}. Enlarge them, flatten them to "
-                "vectors, or bring a network of your own."
+                "vectors, or bring a network of your own. If the channels are last in "
+                "X, pass X.transpose(0, 3, 1, 2)."
             )
         padding = 0 if min(image_size) >= SMALLEST_UNPADDED else 1
         layers = [nn.BatchNorm2d(n_channels, affine=False)]

@@ -538,6 +538,14 @@ def test_what_is_no_classifier_net_is_refused(images, estimator, message):
         masktune(estimator=estimator).fit(*images)
 
 
+def test_channels_last_images_are_told_how_to_turn():
+    X, y = tiny_images(n_channels=3)
+    X = X.transpose(0, 2, 3, 1)
+    for net in (None, untrainable()):
+        with pytest.raises(ValueError, match=r"X.transpose\(0, 3, 1, 2\)"):
+            masktune(estimator=net).fit(X, y)
+
+
 def test_instance_with_module_parameters_is_refused(images):
     net = untrainable(module=TinyConvNet(), module__width=3)
     with pytest.raises(ValueError, match="drop the instance's weights"):

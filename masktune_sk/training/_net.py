@@ -61,10 +61,15 @@ def resolve_net(estimator, input_shape, n_classes):
     frozen = isinstance(estimator, FrozenEstimator)
     net = estimator.estimator if frozen else estimator
     if not isinstance(net, NeuralNetClassifier):
+        got = (
+            f"the class {net.__name__}"
+            if isinstance(net, type)
+            else f"an object of type {type(net).__name__}"
+        )
         raise TypeError(
             "estimator must be a skorch.NeuralNetClassifier, FrozenEstimator(net) "
-            f"around a fitted one, or None for a default net. Got {net!r}. Wrap a "
-            "torch module as NeuralNetClassifier(module, "
+            f"around a fitted one, or None for a default net; got {got}. Wrap a torch "
+            "module as NeuralNetClassifier(module, "
             "criterion=torch.nn.CrossEntropyLoss); for two classes too, with two "
             "outputs."
         )
@@ -168,9 +173,16 @@ def check_output(net, source, n_classes):
     try:
         proba = predict_proba(net, TorchView(source))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shape = source.item_shape
+        hint = ""
+        if len(shape) == 3 and shape[-1] in (1, 3, 4):
+            hint = (
+                " Channels come before height and width; if they are last in X, pass "
+                "X.transpose(0, 3, 1, 2)."
+            )
         raise ValueError(
-            f"{name} can't take samples of shape {source.item_shape} (each without the "
-            f"batch axis): {error}"
+            f"{name} can't take samples of shape {shape} (each without the batch "
+            f"axis): {error}.{hint}"
         ) from error
     if proba.ndim != 2 or proba.shape[1] != n_classes:
         raise ValueError(
