@@ -309,7 +309,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             )
         erm = self._train_erm(data)
         erm_net = build_net(data.template, erm, best=self._from_best(data))
-        method, layer = self._resolve_saliency(erm_net, data)
+        method, layer = self._resolve_saliency(erm_net, data.probe())
         history = [{"stage": "ERM", **row} for row in erm.history]
 
         net, state, source = erm_net, erm, data.train
@@ -416,8 +416,8 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         """Whether to look at the best epoch; a frozen net has only its last."""
         return self.mask_from == "best" and data.fitted is None
 
-    def _resolve_saliency(self, net, data):
-        X = data.probe().batch(np.arange(len(data.probe())))
+    def _resolve_saliency(self, net, probe):
+        X = probe.batch(np.arange(len(probe)))
         return resolve_saliency(self.saliency, self.target_layer, net, X)
 
     # ------------------------------------------------------------------ checks
@@ -428,7 +428,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         check_output(net, probe, data.n_classes)
         X = probe.batch(np.arange(len(probe)))
         check_trains(net, X, len(data.train))
-        method, layer = resolve_saliency(self.saliency, self.target_layer, net, X)
+        method, layer = self._resolve_saliency(net, probe)
         self._maps(net, probe, method, layer, verbose=0)
         if self.augment is not None:
             shape = tuple(getattr(self.augment(X[0]), "shape", ()))

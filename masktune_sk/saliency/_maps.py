@@ -5,6 +5,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..exceptions import NonFiniteError, TargetLayerError
+from ..training import iterator_params
 from ._base import BaseSaliency
 from ._cam import CentredGradCAM, GradCAM, GradCAMPlusPlus, LayerCAM, XGradCAM
 from ._gradient import InputGradient, InputXGradient
@@ -145,8 +146,7 @@ def compute_maps(net, source, method, layer=None, *, labels=None, verbose=0):
     ValueError
         If a user's method returns maps of another shape.
     """
-    params = net.get_params_for("iterator_valid")
-    batch_size = params.get("batch_size", net.batch_size)
+    batch_size = iterator_params(net, training=False)["batch_size"]
     if batch_size == -1:
         batch_size = WHOLE_BATCH
     maps = None

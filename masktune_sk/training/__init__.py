@@ -14,7 +14,7 @@ from ._net import (
     resolve_net,
 )
 from ._refit import refit
-from ._runner import StageRun
+from ._runner import StageRun, iterator_params
 from ._seed import seeded
 from ._state import TrainedState, torch_attributes
 
@@ -25,6 +25,7 @@ __all__ = [
     "check_output",
     "check_trains",
     "has_own_split",
+    "iterator_params",
     "predict_proba",
     "refit",
     "resolve_net",
