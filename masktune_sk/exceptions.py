@@ -7,6 +7,9 @@ __all__ = [
     "FrozenNetWarning",
     "InconsistentVersionWarning",
     "NonFiniteError",
+    "RandomDatasetWarning",
+    "SharedCoresWarning",
+    "StageCacheWarning",
     "TargetLayerError",
 ]
 
@@ -25,6 +28,18 @@ class FrozenNetWarning(UserWarning):
 
 class EmptyMaskWarning(UserWarning):
     """The masks of most samples hide nothing, so the refit learns nothing new."""
+
+
+class RandomDatasetWarning(UserWarning):
+    """A dataset gives another sample each time the same one is read."""
+
+
+class SharedCoresWarning(UserWarning):
+    """Other processes use the cores, and training goes on with one thread."""
+
+
+class StageCacheWarning(UserWarning):
+    """An entry of the stage cache is damaged, or nothing can be stored."""
 
 
 class InconsistentVersionWarning(_SklearnVersionWarning):

@@ -25,7 +25,6 @@ __all__ = [
 
 # Relative differences below this are rounding, in float32.
 RESOLUTION = 1e-6
-CHUNK = 1024
 
 
 def scale_maps(maps):
@@ -42,6 +41,8 @@ def scale_maps(maps):
         A map that is constant, to the precision of its numbers, becomes zero. However
         small the numbers are, it is not: a saturated net has tiny gradients.
     """
+    if maps.dtype == np.float16:
+        maps = maps.astype(np.float32)
     axes = tuple(range(1, maps.ndim))
     low = maps.min(axis=axes, keepdims=True)
     high = maps.max(axis=axes, keepdims=True)
@@ -197,7 +198,7 @@ def fill_values(fill, source):
     n_channels = source.item_shape[0]
     if isinstance(fill, str):
         total = np.zeros(n_channels)
-        for _, X in source.batches(CHUNK):
+        for _, X in source.batches():
             total += X.double().reshape(len(X), n_channels, -1).sum((0, 2)).numpy()
         n_positions = len(source) * int(np.prod(source.item_shape[1:]))
         return (total / n_positions).astype(np.float32)
@@ -339,8 +340,9 @@ class MaskedSource(Source):
             Samples of which nothing is hidden in the end.
         """
         hidden, n_empty, n_unmasked = 0.0, 0, 0
-        for start in range(0, len(self), CHUNK):
-            indices = np.arange(start, min(start + CHUNK, len(self)))
+        size = self.block_size
+        for start in range(0, len(self), size):
+            indices = np.arange(start, min(start + size, len(self)))
             masks, empty = self.masks(indices)
             shares = 1 - masks.reshape(len(masks), -1).mean(axis=1)
             hidden += shares.sum()

@@ -1,6 +1,7 @@
 """Our own contract, which scikit-learn's checks do not see; for every estimator."""
 
 import copy
+import functools
 import gc
 import io
 import pickle
@@ -27,7 +28,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_s
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import Callback
-from torch.utils.data import TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from masktune_sk import MaskTuneClassifier
 from masktune_sk.exceptions import InconsistentVersionWarning, NonFiniteError
@@ -224,6 +225,211 @@ def test_column_vector_labels_warn():
         MaskTuneClassifier(tiny_net(TinyMLP)).fit(X, y[:, None])
 
 
+# ---------------------------------------------------------------- torch datasets
+
+
+class Rows(Dataset):
+    """Samples and labels as a dataset of the user's own."""
+
+    def __init__(self, X, y, known=False):
+        self.X, self.y = X, y
+        if known:
+            self.targets = y
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i], self.y[i]
+
+
+class ItemsAsLists(Rows):
+    def __getitem__(self, i):
+        return [self.X[i], self.y[i]]
+
+
+class OnlyX(Rows):
+    def __init__(self, X):
+        super().__init__(X, None)
+
+    def __getitem__(self, i):
+        return self.X[i]
+
+
+def shuffled_subset(X, y):
+    """All rows again, as a subset of rows in another order, with one to leave out."""
+    order = np.random.default_rng(0).permutation(len(X))
+    rows = Rows(np.concatenate([X[:1], X[order]]), np.r_[y[:1], y[order]], known=True)
+    return Subset(rows, (np.argsort(order) + 1).tolist())
+
+
+DATASETS = {
+    "own class": Rows,
+    "own class with targets": functools.partial(Rows, known=True),
+    "targets in a list": lambda X, y: Rows(torch.from_numpy(X), y.tolist(), known=True),
+    "tensors": lambda X, y: TensorDataset(torch.from_numpy(X), torch.from_numpy(y)),
+    "subset": shuffled_subset,
+    "subset of tensors": lambda X, y: Subset(DATASETS["tensors"](X, y), range(len(X))),
+    "concatenated": lambda X, y: ConcatDataset(
+        [DATASETS["tensors"](X[:20], y[:20]), Rows(X[20:], y[20:])]
+    ),
+    "concatenated with targets": lambda X, y: ConcatDataset(
+        [Rows(X[:20], y[:20], known=True), shuffled_subset(X[20:], y[20:])]
+    ),
+    "uint8": lambda X, y: Rows(torch.from_numpy(X).to(torch.uint8), y),
+    "uint8 arrays": lambda X, y: Rows(X.astype(np.uint8), y),
+    "float64 arrays": lambda X, y: Rows(X.astype(np.float64), y),
+    "items as lists": ItemsAsLists,
+}
+
+
+def whole_numbers(name):
+    """Return an estimator and its data, with samples that uint8 can hold."""
+    estimator, data = ESTIMATORS[name]
+    X, y = data()
+    return clone(estimator), np.round(X * 100).clip(0, 255), y
+
+
+def outcome(clf, X):
+    y_pred, accepted = clf.predict_with_reject(X)
+    return {
+        "classes": clf.classes_,
+        "calibration": clf.calibration_scores_,
+        "proba": clf.predict_proba(X),
+        "scores": clf.selection_score(X),
+        "y_pred": y_pred,
+        "accepted": accepted,
+    }
+
+
+@functools.cache
+def outcome_of_arrays(name):
+    clf, X, y = whole_numbers(name)
+    clf.fit(X, y)
+    return outcome(clf, X) | {"score": clf.score(X, y)}
+
+
+def assert_same(got, expected):
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(got[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_a_dataset_gives_the_result_of_its_arrays(name, kind):
+    clf, X, y = whole_numbers(name)
+    dataset = DATASETS[kind](X, y)
+    assert clf.fit(dataset) is clf
+    got = outcome(clf, dataset) | {"score": clf.score(dataset)}
+    assert_same(got, outcome_of_arrays(name))
+    assert clf.n_features_in_ == X.shape[1]
+    assert clf.input_shape_ == X.shape[1:]
+    assert not hasattr(clf, "feature_names_in_")
+
+
+def test_arrays_and_datasets_can_be_mixed_between_fit_and_predict(name):
+    clf, X, y = whole_numbers(name)
+    expected = outcome_of_arrays(name)
+    clf.fit(Rows(X, y))
+    assert_same(outcome(clf, X) | {"score": clf.score(X, y)}, expected)
+    clf.fit(X, y)
+    assert_same(outcome(clf, Rows(X, y)) | {"score": clf.score(Rows(X, y))}, expected)
+
+
+def test_samples_without_labels_are_enough_to_predict(name):
+    clf, X, y = whole_numbers(name)
+    clf.fit(X, y)
+    assert_same(
+        outcome(clf, OnlyX(X)) | {"score": clf.score(OnlyX(X), y)},
+        outcome_of_arrays(name),
+    )
+    for method in (clf.score, clf.calibrate):
+        with pytest.raises(ValueError, match=r"X brings no labels\. Pass y\."):
+            method(OnlyX(X))
+
+
+def test_calibrate_and_score_take_the_labels_of_a_dataset(case):
+    clf, X, y = case
+    clf.set_params(validation_fraction=0).fit(X, y)
+    expected = clone(clf).fit(X, y).calibrate(X[:30], y[:30], coverage=0.6)
+    for known in (True, False):
+        dataset = Rows(X[:30], y[:30], known=known)
+        assert clf.calibrate(dataset, coverage=0.6) is clf
+        assert clf.reject_threshold_ == expected.reject_threshold_
+        np.testing.assert_array_equal(
+            clf.calibration_scores_, expected.calibration_scores_
+        )
+        weights = np.arange(30.0)
+        assert clf.score(dataset) == clf.score(X[:30], y[:30])
+        assert clf.score(dataset, sample_weight=weights) == clf.score(
+            X[:30], y[:30], weights
+        )
+        assert clf.score(dataset, 1 - y[:30]) == clf.score(X[:30], 1 - y[:30])
+    with pytest.raises(ValueError, match="labels that fit did not see"):
+        clf.calibrate(Rows(X, y + 5))
+    with pytest.raises(ValueError, match="one label a row"):
+        clf.calibrate(Rows(X, y), y[:-1])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["targets", "one pass"])
+def test_a_dataset_may_have_labels_of_text(case, known):
+    clf, X, y = case
+    names = np.array(["water", "land"])[y]
+    dataset = Rows(X, names.tolist(), known=known)
+    expected = clone(clf).fit(X, names)
+    assert clf.fit(dataset).classes_.tolist() == ["land", "water"]
+    got = outcome(clf, dataset) | {"score": clf.score(dataset)}
+    assert_same(got, outcome(expected, X) | {"score": expected.score(X, names)})
+
+
+@pytest.mark.parametrize("kind", ["own class with targets", "own class", "tensors"])
+def test_y_beside_a_dataset_wins(name, kind):
+    clf, X, y = whole_numbers(name)
+    wrong = DATASETS[kind](X, np.zeros_like(y))
+    clf.fit(wrong, y)
+    got = outcome(clf, wrong) | {"score": clf.score(wrong, y)}
+    assert_same(got, outcome_of_arrays(name))
+
+
+def test_a_dataset_as_y_is_refused_with_what_to_do(case):
+    clf, X, y = case
+    for given in (X, Rows(X, y)):
+        with pytest.raises(TypeError, match=r"got a torch Dataset \(Rows\).* as X"):
+            clf.fit(given, Rows(X, y))
+    clf.fit(X, y)
+    for method in (clf.score, clf.calibrate):
+        with pytest.raises(TypeError, match=r"got a torch Dataset \(Rows\).* as X"):
+            method(X, Rows(X, y))
+
+
+def test_a_dataset_without_labels_needs_y_as_an_array_does(case):
+    clf, X, y = case
+    for given in (X, OnlyX(X)):
+        with pytest.raises(ValueError, match="requires y to be passed"):
+            clf.fit(given)
+        with pytest.raises(NotFittedError):
+            clf.predict(X)
+    expected = clone(clf).fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(clf.fit(OnlyX(X), y).predict_proba(X), expected)
+
+
+def test_every_method_says_not_fitted_before_it_reads_a_dataset(case):
+    clf, X, y = case
+    for method in ("predict", "score", "calibrate", "mask", "selection_score"):
+        with pytest.raises(NotFittedError):
+            getattr(clf, method)(Rows(X, y))
+
+
+def test_nothing_keeps_a_dataset_alive(case):
+    clf, X, y = case
+    dataset = Rows(X, y)
+    alive = weakref.ref(dataset)
+    clf.fit(dataset).predict(dataset)
+    del dataset
+    gc.collect()
+    assert alive() is None
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -276,13 +482,6 @@ def test_sparse_is_refused():
     X, y = tiny_vectors()
     with pytest.raises(TypeError, match="[Ss]parse"):
         MaskTuneClassifier(tiny_net(TinyMLP)).fit(csr_array(X), y)
-
-
-def test_dataset_is_refused_with_what_to_do(case):
-    clf, X, y = case
-    data = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
-    with pytest.raises(TypeError, match="Stack its samples"):
-        clf.fit(data)
 
 
 def test_other_shapes_are_refused_at_predict():
