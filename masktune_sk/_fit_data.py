@@ -1,0 +1,107 @@
+"""What the stages of one fit work on."""
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import numpy as np
+
+from .data import Source
+from .training import Processes, StageCache
+
+__all__ = ["PACKAGES", "FitData"]
+
+#: Results may differ between versions of these.
+PACKAGES = ("masktune_sk", "torch", "skorch", "scikit-learn")
+
+# Parameters of a net that only say what it prints, and where it runs.
+NO_PART_OF_RESULTS = frozenset({"verbose", "_params_to_validate", "accelerator"})
+
+
+@dataclass
+class FitData:
+    """What the stages of one fit work on.
+
+    Attributes
+    ----------
+    template : skorch.NeuralNetClassifier
+        Unfitted; every net of the fit is a clone of it.
+    fitted : skorch.NeuralNetClassifier or None
+        A frozen net that stands for the first training; to be read only.
+    train : Source
+        Rows to train on.
+    rows : ndarray of int
+        Which rows of X these are.
+    valid : Source, torch Dataset or None
+        For skorch's validation set.
+    n_classes : int
+        Number of classes.
+    random : RandomState
+        Draws the seed of each stage.
+    precision : {"float32", "bf16"}
+        Of every stage.
+    processes : Processes
+        Those that run this fit together.
+    cache : StageCache
+        Where results of stages are found again.
+    repeatable : bool
+        Whether another fit would draw the same seeds, so that storing makes sense.
+    """
+
+    template: object
+    fitted: object
+    train: Source
+    rows: np.ndarray
+    valid: object
+    n_classes: int
+    random: np.random.RandomState
+    precision: str
+    processes: Processes
+    cache: StageCache
+    repeatable: bool
+    _identity: str | None = field(default=None, init=False)
+
+    def seed(self):
+        """Draw the seed of a stage."""
+        return int(self.random.randint(np.iinfo(np.int32).max))
+
+    def probe(self):
+        """Return a few rows, spread over the training rows."""
+        n = len(self.train)
+        return self.train.take(np.unique(np.linspace(0, n - 1, 8).astype(int)))
+
+    def key(self, *parts):
+        """Hash what every stage depends on, and what one does besides.
+
+        Parameters
+        ----------
+        *parts : object
+            What this stage depends on.
+
+        Returns
+        -------
+        key : str or None
+            None if its result is not to be stored.
+        """
+        if not (self.cache.stores and self.repeatable):
+            return None
+        if self._identity is None:
+            # Of a net inside FrozenEstimator the weights are with the stage.
+            net = {
+                name: value
+                for name, value in self.template.get_params(deep=False).items()
+                if name not in NO_PART_OF_RESULTS
+            }
+            valid = self.valid.fingerprint() if isinstance(self.valid, Source) else None
+            self._identity = self.cache.key(
+                [version(name) for name in PACKAGES],
+                type(self.template),
+                net,
+                self.train.fingerprint(),
+                valid,
+                self.precision,
+            )
+        return self._identity and self.cache.key(self._identity, *parts)
+
+    def fetch(self, stage, key, compute):
+        """Return the stored result of a stage, or compute and store it."""
+        return self.cache.fetch(stage, key, compute, self.processes)
