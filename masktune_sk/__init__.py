@@ -10,7 +10,8 @@ before and after. `MaskTuneClassifier` is these stages as a scikit-learn estimat
 
 from importlib.metadata import version
 
-from ._masktune import OFFICIAL_MASKTUNE, MaskTuneClassifier
+from ._masktune import MaskTuneClassifier
+from ._recipes import OFFICIAL_MASKTUNE
 
 __all__ = ["OFFICIAL_MASKTUNE", "MaskTuneClassifier"]
 

@@ -5,85 +5,43 @@ validate -> encode y -> seed -> hold out -> ``_fit_stages()`` -> calibrate -> co
 
 import warnings
 from abc import ABCMeta, abstractmethod
-from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from .data import (
-    ArraySource,
-    Source,
-    TorchView,
-    as_array,
-    check_samples,
-    stratified_holdout,
-)
+from ._fit_data import PACKAGES, FitData
+from ._samples import labels_of, samples_to_fit, samples_to_predict
+from .data import TorchView, stratified_holdout
 from .exceptions import FrozenNetWarning, InconsistentVersionWarning, NonFiniteError
 from .rejection import RULES, coverage_threshold, selection_scores
 from .training import (
+    Processes,
+    StageCache,
+    fit_threads,
     has_own_split,
     predict_proba,
     resolve_net,
+    resolve_precision,
     seeded,
     split_as_net,
 )
 
-__all__ = ["BaseDebiasedClassifier", "FitData"]
-
-PACKAGES = ("masktune_sk", "torch", "skorch", "scikit-learn")
-
-
-@dataclass
-class FitData:
-    """What the stages of one fit work on.
-
-    Attributes
-    ----------
-    template : skorch.NeuralNetClassifier
-        Unfitted; every net of the fit is a clone of it.
-    fitted : skorch.NeuralNetClassifier or None
-        A frozen net that stands for the first training; to be read only.
-    train : Source
-        Rows to train on.
-    rows : ndarray of int
-        Which rows of X these are.
-    valid : Source, torch Dataset or None
-        For skorch's validation set.
-    n_classes : int
-        Number of classes.
-    random : RandomState
-        Draws the seed of each stage.
-    """
-
-    template: object
-    fitted: object
-    train: Source
-    rows: np.ndarray
-    valid: object
-    n_classes: int
-    random: np.random.RandomState
-
-    def seed(self):
-        """Draw the seed of a stage."""
-        return int(self.random.randint(np.iinfo(np.int32).max))
-
-    def probe(self):
-        """Return a few rows, spread over the training rows."""
-        n = len(self.train)
-        return self.train.take(np.unique(np.linspace(0, n - 1, 8).astype(int)))
+__all__ = ["BaseDebiasedClassifier"]
 
 
 class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of the estimators.
 
     A method writes `_fit_stages`, which returns its fitted attributes with the net that
-    predicts among them as ``net_``, and `_proba_before`, the probabilities of the net
+    predicts among them as ``net_``, and what the nets before and after predict for the
+    hold-out where a stage knows it; and `_proba_before`, the probabilities of the net
     before its intervention. Everything else is here, once.
     """
 
@@ -93,13 +51,15 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "coverage": [Interval(Real, 0, 1, closed="right")],
         "rejection": [StrOptions(set(RULES))],
+        "memory": "no_validation",
+        "precision": [StrOptions({"float32", "bf16", "auto"})],
         "random_state": ["random_state"],
         "verbose": ["boolean", Interval(Integral, 0, None, closed="left")],
     }
 
     @abstractmethod
     def _fit_stages(self, data):
-        """Run the method's stages; return its fitted attributes as a dict."""
+        """Run the stages; return fitted attributes, and probabilities or None."""
 
     @abstractmethod
     def _proba_before(self, dataset):
@@ -114,11 +74,12 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or \
-                (n_samples, n_channels, height, width)
-            Vectors or images, an array or a torch tensor of any real dtype; it is
-            converted to float32 batch by batch and not scaled.
-        y : array-like of shape (n_samples,)
-            Labels: integers, strings or booleans.
+                (n_samples, n_channels, height, width), Dataset or DatasetView
+            Vectors or images: an array or a torch tensor of any real dtype, converted
+            to float32 batch by batch and not scaled, so that a memory-mapped file is
+            never read whole; or a map-style torch Dataset of (x, y).
+        y : array-like of shape (n_samples,), default=None
+            Labels: integers, strings or booleans. None: those of the Dataset.
 
         Returns
         -------
@@ -134,8 +95,9 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         """
         self._forget()
         try:
-            holdout = self._fit(X, y)
-            self._calibrate_on(holdout)
+            with fit_threads():
+                self._calibrate_on(*self._fit(X, y))
+                self.n_threads_ = torch.get_num_threads()
         except BaseException:
             self._forget()
             raise
@@ -144,7 +106,8 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return self
 
     def _fit(self, X, y):
-        X, y = self._validate_X(X, y=y, reset=True)
+        cache = StageCache(self.memory, self.verbose)
+        source, y = samples_to_fit(self, X, y)
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -152,12 +115,14 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 f"{type(self).__name__} needs samples of at least 2 classes; y has one "
                 f"class, {classes[0]!s}."
             )
-        template, fitted = resolve_net(self.estimator, X.shape[1:], len(classes))
+        template, fitted = resolve_net(self.estimator, source.item_shape, len(classes))
         if fitted is not None:
             self._check_frozen(fitted, classes)
-        source = ArraySource(X, labels.astype(np.int64))
+        source = source.labelled(labels.astype(np.int64))
         # A stream of our own: the data may have been drawn with the same seed.
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        processes = Processes.of(template)
+        seed = processes.agree(seed)
         random = np.random.RandomState(seed)
         rows, valid, holdout = self._hold_out(source, template, fitted, classes, random)
         data = FitData(
@@ -168,13 +133,19 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             valid=valid,
             n_classes=len(classes),
             random=random,
+            precision=resolve_precision(self.precision, template.device or "cpu"),
+            processes=processes,
+            cache=cache,
+            repeatable=self.random_state is not None,
         )
-        fitted_attributes = self._fit_stages(data)
+        processes.check_same(_digest(data), "samples")
+        fitted_attributes, known = self._fit_stages(data)
         self.classes_ = classes
-        self.input_shape_ = tuple(X.shape[1:])
+        self.input_shape_ = source.item_shape
+        self.precision_ = data.precision
         for name, value in fitted_attributes.items():
             setattr(self, name, value)
-        return holdout
+        return holdout, known
 
     def _hold_out(self, source, template, fitted, classes, random):
         """Choose the rows to train on, the validation set, and the hold-out."""
@@ -227,29 +198,16 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     # ------------------------------------------------------------------ input
 
-    def _validate_X(self, X, *, y=None, reset=False):
-        """Return X (and y, at fit) as arrays, of the right shape and finite."""
-        X = as_array(X)
-        if reset:
-            X, y = validate_data(self, X, as_array(y), allow_nd=True)
-            check_samples(X)
-            return X, y
-        X = validate_data(self, X, reset=False, allow_nd=True)
-        check_samples(X)
-        if X.shape[1:] != self.input_shape_:
-            raise ValueError(
-                f"X holds samples of shape {X.shape[1:]}, but "
-                f"{type(self).__name__} was fitted on {self.input_shape_}. Resize them."
-            )
-        return X
-
     def _dataset(self, X):
         """Check that the estimator is fitted, and make X a dataset for its nets."""
         check_is_fitted(self)
-        return TorchView(ArraySource(self._validate_X(X)))
+        return TorchView(samples_to_predict(self, X))
 
     def _proba(self, net, dataset):
-        proba = predict_proba(net, dataset)
+        return self._finite(predict_proba(net, dataset, self.precision_))
+
+    def _finite(self, proba):
+        """Refuse probabilities that are none."""
         if not np.isfinite(proba).all():
             raise NonFiniteError(
                 f"{(~np.isfinite(proba).all(axis=1)).sum()} of {len(proba)} rows of "
@@ -291,10 +249,29 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         proba = self.predict_proba(X)
         return self.classes_[proba.argmax(axis=1)]
 
+    def score(self, X, y=None, sample_weight=None):
+        """Return the accuracy of `predict`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples.
+        y : array-like of shape (n_samples,), default=None
+            Their labels; None: those of the Dataset.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights.
+
+        Returns
+        -------
+        accuracy : float
+            Share of right labels.
+        """
+        return super().score(X, labels_of(X, y), sample_weight)
+
     # ------------------------------------------------------------------ reject
 
     def _scores(self, dataset):
-        """Return predicted label indices and selection scores."""
+        """Return the probabilities before and after, and selection scores."""
         after = self._proba(self.net_, dataset)
         before = self._proba_before(dataset)
         return before, after, selection_scores(before, after, self.rejection)
@@ -360,15 +337,15 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         _, after, scores = self._scores(dataset)
         return self.classes_[after.argmax(axis=1)], scores >= threshold
 
-    def calibrate(self, X, y, *, coverage=None):
+    def calibrate(self, X, y=None, *, coverage=None):
         """Set the reject threshold on samples that fit has not seen.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
             Samples; they replace the hold-out for every later coverage.
-        y : array-like of shape (n_samples,)
-            Their labels.
+        y : array-like of shape (n_samples,), default=None
+            Their labels; None: those of the Dataset.
         coverage : float in (0, 1], default=None
             Share to accept; None: the parameter `coverage`.
 
@@ -383,7 +360,7 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             If y has labels that fit did not see, or another length than X.
         """
         dataset = self._dataset(X)
-        y = np.asarray(as_array(y))
+        y = labels_of(X, y)
         if y.shape != (len(dataset),):
             raise ValueError(
                 f"y must have shape ({len(dataset)},), one label a row of X; got "
@@ -403,15 +380,22 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         )
         return self
 
-    def _calibrate_on(self, holdout):
+    def _calibrate_on(self, holdout, known):
         """Calibrate on the hold-out, and note the accuracy of both nets there."""
+        before, after = known
         self.calibration_scores_ = self.reject_threshold_ = None
         self.holdout_accuracy_ = None
         if self.coverage == 1:
             self.reject_threshold_ = -np.inf
         if holdout is None:
             return
-        before, after, self.calibration_scores_ = self._scores(TorchView(holdout))
+        # The validation passes of the trainings have been over these samples.
+        if before is None:
+            before = self._proba_before(TorchView(holdout))
+        if after is None:
+            after = self._proba(self.net_, TorchView(holdout))
+        before, after = self._finite(before), self._finite(after)
+        self.calibration_scores_ = selection_scores(before, after, self.rejection)
         self.reject_threshold_ = self._threshold_for(self.coverage)
         self.holdout_accuracy_ = {
             name: float((proba.argmax(axis=1) == holdout.labels).mean())
@@ -464,6 +448,11 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 stacklevel=2,
             )
         super().__setstate__(state)
+
+
+def _digest(data):
+    """Hash the labels, and a few of the samples."""
+    return data.train.labels.tobytes(), data.probe().fingerprint()
 
 
 def _check_coverage(coverage):

@@ -1,8 +1,4 @@
-"""MaskTune: hide what the net found, and let it look again.
-
-`MaskTuneClassifier` is the estimator; `OFFICIAL_MASKTUNE` are the parameters of the
-official code's recipe.
-"""
+"""MaskTune: hide what the net found, and let it look again."""
 
 import warnings
 from numbers import Integral, Real
@@ -32,25 +28,7 @@ from .training import (
     train_erm,
 )
 
-__all__ = ["OFFICIAL_MASKTUNE", "MaskTuneClassifier"]
-
-#: Parameters of the official code's recipe, to splat:
-#: ``MaskTuneClassifier(net, **OFFICIAL_MASKTUNE)``.
-OFFICIAL_MASKTUNE = {
-    "saliency": "xgradcam",
-    "saliency_target": "predicted",
-    "mask_threshold": 2.0,
-    "threshold_rule": "sigma",
-    "mask_fill": 0.0,
-    "masking": "saliency",
-    "n_mask_rounds": 1,
-    "accumulate_masks": False,
-    "mask_from": "best",
-    "refit_epochs": 1,
-    "refit_lr": None,
-    "refit_optimizer": "continue",
-    "rejection": "product_softmax",
-}
+__all__ = ["MaskTuneClassifier"]
 
 
 class MaskTuneClassifier(BaseDebiasedClassifier):
@@ -133,6 +111,19 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     rejection : str, default="product"
         The selection score: "product", "product_softmax", "agreement", "refit" or
         "erm", see `masktune_sk.rejection.selection_scores`.
+    memory : str, path or joblib.Memory, default=None
+        A folder where the ERM stage and its maps are kept and found again by any other
+        fit on the same data with the same net, seed and parameters of that stage: a
+        search over thresholds trains ERM once a fold, and one that was killed goes on.
+        On a shared folder, by other machines too. Weights of a module instance count,
+        not its identity; so does the code of your own classes. Nothing is kept with
+        ``random_state=None``. Callbacks are not called for what is found. Entries are
+        pickles: use a folder that only you can write to.
+    precision : {"float32", "bf16", "auto"}, default="float32"
+        "bf16" runs every stage, predictions included, in bfloat16 (under autocast, with
+        weights in float32), images and convolutions in the channels-last layout and the
+        optimizer's step fused where it can be. "auto": that where the processor or the
+        GPU has the instructions for it. Faster; the last digits differ.
     store_maps : bool, default=False
         Keep the maps of the last round as `maps_`.
     random_state : int, RandomState or None, default=None
@@ -170,6 +161,12 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         Maps of the training rows; only with `store_maps`.
     train_indices_ : ndarray of int, shape (n_train,)
         Which rows of X were trained on.
+    precision_ : {"float32", "bf16"}
+        What `precision` came to.
+    n_threads_ : int
+        Threads of torch that training ended with: 1 in a worker of joblib, or where
+        other processes use the cores (a warning tells), unless ``OMP_NUM_THREADS`` says
+        otherwise.
     net_ : skorch.NeuralNetClassifier
         The net after the refit, which predicts.
     history_ : list of dict
@@ -194,13 +191,6 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     at last, the largest feature), and `n_empty_masks_` counts them. And the product of
     the two nets' probabilities is thresholded as it is, as the paper says, without the
     second softmax of the code.
-
-    `OFFICIAL_MASKTUNE` sets what the code does otherwise: masks from the best epoch,
-    later rounds that look at the original images, the second softmax. What stays ours:
-    empty masks fall back, `predict_with_reject` gives the labels of `predict` (the
-    code: of the product's largest entry, which differs on a few samples of low score),
-    and coverage 0.9 accepts 9 of 10 calibration samples (the code: all 10, by an index
-    that is off by one).
 
     Masks are applied to the input tensor itself, in its own resolution; nothing is
     written to disk. Fitted nets keep no state of the optimizer.
@@ -271,6 +261,8 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         validation_fraction=0.2,
         coverage=0.9,
         rejection="product",
+        memory=None,
+        precision="float32",
         store_maps=False,
         random_state=None,
         verbose=0,
@@ -293,6 +285,8 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         self.validation_fraction = validation_fraction
         self.coverage = coverage
         self.rejection = rejection
+        self.memory = memory
+        self.precision = precision
         self.store_maps = store_maps
         self.random_state = random_state
         self.verbose = verbose
@@ -302,17 +296,21 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     def _fit_stages(self, data):
         check_threshold(self.mask_threshold, self.threshold_rule)
         fill = fill_values(self.mask_fill, data.train)
-        if self.mask_from == "best" and data.valid is None and data.fitted is None:
+        # A frozen net has only its last epoch.
+        best = self.mask_from == "best" and data.fitted is None
+        if best and data.valid is None:
             raise ValueError(
                 "mask_from='best' needs a validation set to find the best epoch. Set "
                 "validation_fraction above 0, or mask_from='last'."
             )
-        erm = self._train_erm(data)
-        erm_net = build_net(data.template, erm, best=self._from_best(data))
+        erm, erm_key = self._train_erm(data, best)
+        net = erm_net = build_net(
+            data.template, erm, best=best, precision=data.precision
+        )
         method, layer = self._resolve_saliency(erm_net, data.probe())
         history = [{"stage": "ERM", **row} for row in erm.history]
 
-        net, state, source = erm_net, erm, data.train
+        state, source = erm, data.train
         maps, fraction, n_empty = None, 0.0, 0
         for i in range(1, self.n_mask_rounds + 1):
             # Drawn alike for every kind of masking, so that the controls differ in
@@ -320,11 +318,13 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             mask_seed, refit_seed = data.seed(), data.seed()
             if self.masking != "none":
                 looked_at = source if self.accumulate_masks else data.train
-                maps = self._maps(net, looked_at, method, layer, self.verbose)
+                # Later rounds depend on how the first one masked.
+                key = erm_key if i == 1 else None
+                maps = self._find_maps(data, net, looked_at, method, layer, key)
                 source = self._mask(looked_at, maps, fill, mask_seed)
                 fraction, n_empty = self._count(source)
             state = self._refit(state, source, data, i, refit_seed)
-            net = build_net(data.template, state)
+            net = build_net(data.template, state, precision=data.precision)
             history += [{"stage": f"refit {i}", **row} for row in state.history]
 
         fitted = {
@@ -340,10 +340,11 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         }
         if self.store_maps:
             fitted["maps_"] = maps
-        return fitted
+        before = erm.best_holdout_proba if best else erm.holdout_proba
+        return fitted, (before, state.holdout_proba)
 
-    def _train_erm(self, data):
-        """Run the first training, or take the frozen net for it."""
+    def _train_erm(self, data, keep_best):
+        """Run, find or skip the first training; return what depends on it as a key."""
         seed = data.seed()
 
         def check(net):
@@ -352,22 +353,53 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         if data.fitted is not None:
             state = TrainedState.of(data.fitted)
             with seeded(seed):
-                check(build_net(data.template, state))
-            return state
-        return train_erm(
-            data.template,
-            data.train,
-            valid=data.valid,
-            seed=seed,
-            augment=self.augment,
-            keep_best=self.mask_from == "best",
-            before=check,
-            verbose=self.verbose,
-        )
+                check(build_net(data.template, state, precision=data.precision))
+            return state, data.key(state.weights)
+        key = data.key(seed, self.augment, keep_best)
 
-    def _maps(self, net, source, method, layer, verbose):
-        labels = source.labels if self.saliency_target == "true" else None
-        return compute_maps(net, source, method, layer, labels=labels, verbose=verbose)
+        def train():
+            return train_erm(
+                data.template,
+                data.train,
+                valid=data.valid,
+                seed=seed,
+                augment=self.augment,
+                keep_best=keep_best,
+                before=check,
+                precision=data.precision,
+                verbose=self.verbose,
+            )
+
+        state = data.fetch("ERM", key, train)
+        if state.n_processes != data.processes.size:
+            raise ValueError(
+                f"The ERM stage in memory={self.memory!r} was trained by "
+                f"{state.n_processes} process(es), and this fit has "
+                f"{data.processes.size}. Start as many again, or name another memory; "
+                "nothing was changed there."
+            )
+        return state, key
+
+    def _find_maps(self, data, net, source, method, layer, erm_key):
+        """Compute the maps of the training rows, or find them."""
+        by_label = self.saliency_target == "true"
+        key = erm_key and data.key(erm_key, self.mask_from, method, layer, by_label)
+
+        def compute(rows):
+            return compute_maps(
+                net,
+                source.take(rows),
+                method,
+                layer,
+                labels=source.labels[rows] if by_label else None,
+                pack=True,
+                precision=data.precision,
+                verbose=self.verbose,
+            )
+
+        return data.fetch(
+            "maps", key, lambda: data.processes.in_parts(compute, len(source))
+        )
 
     def _mask(self, source, maps, fill, seed):
         shifts = None
@@ -408,13 +440,10 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             optimizer=self.refit_optimizer if i == 1 else "continue",
             seed=seed,
             augment=self.augment,
+            precision=data.precision,
             stage="refit" if self.n_mask_rounds == 1 else f"refit {i}",
             verbose=self.verbose,
         )
-
-    def _from_best(self, data):
-        """Whether to look at the best epoch; a frozen net has only its last."""
-        return self.mask_from == "best" and data.fitted is None
 
     def _resolve_saliency(self, net, probe):
         X = probe.batch(np.arange(len(probe)))
@@ -425,11 +454,11 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     def _check_before_training(self, net, data):
         """Refuse what only a net that can run will show, before the first batch."""
         probe = data.probe()
-        check_output(net, probe, data.n_classes)
+        check_output(net, probe, data.n_classes, data.precision)
         X = probe.batch(np.arange(len(probe)))
         check_trains(net, X, len(data.train))
         method, layer = self._resolve_saliency(net, probe)
-        self._maps(net, probe, method, layer, verbose=0)
+        compute_maps(net, probe, method, layer, pack=True, precision=data.precision)
         if self.augment is not None:
             shape = tuple(getattr(self.augment(X[0]), "shape", ()))
             if shape != data.train.item_shape:
@@ -442,6 +471,11 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
 
     def _proba_before(self, dataset):
         return self._proba(self.erm_net_, dataset)
+
+    def _maps_of(self, net, source):
+        return compute_maps(
+            net, source, self.saliency_, self.layer_, precision=self.precision_
+        )
 
     def saliency_maps(self, X, *, net="refit", resize=True):
         """Compute what a net looks at.
@@ -465,7 +499,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         nets = {"refit": self.net_, "erm": self.erm_net_}
         if net not in nets:
             raise ValueError(f"net must be 'refit' or 'erm', got {net!r}.")
-        maps = compute_maps(nets[net], dataset.source, self.saliency_, self.layer_)
+        maps = self._maps_of(nets[net], dataset.source)
         return resize_maps(maps, self.input_shape_) if resize else scale_maps(maps)
 
     def mask(self, X):
@@ -485,8 +519,11 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             True = kept.
         """
         dataset = self._dataset(X)
-        X, fill = dataset.source.X, self.mask_fill_
-        maps = compute_maps(self.erm_net_, dataset.source, self.saliency_, self.layer_)
+        source, fill = dataset.source, self.mask_fill_
+        X = getattr(source, "X", None)
+        if X is None:
+            X = np.concatenate([batch.numpy() for _, batch in source.batches()])
+        maps = self._maps_of(self.erm_net_, source)
         maps = resize_maps(maps, self.input_shape_)
         masks, _ = threshold_maps(maps, self.mask_threshold, self.threshold_rule)
         dtype = X.dtype if (fill.astype(X.dtype) == fill).all() else np.float32

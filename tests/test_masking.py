@@ -609,3 +609,69 @@ def test_shifts_move_each_mask_and_keep_its_area():
     np.testing.assert_array_equal(shifted.masks(rows)[0], moved)
     hidden = np.broadcast_to(~moved[:, None], (40, 2, 6, 6))
     assert (shifted.batch(rows).numpy()[hidden] == 50).all()
+
+
+# ---------------------------------------------------------------- packed maps
+
+
+def packed_maps(n=50, shape=(9, 11), seed=3):
+    """Return maps in [0, 1], each with a maximum of 1 or all zero, in float16."""
+    maps = random_maps(np.random.default_rng(seed), n, shape)
+    largest = maps.max(axis=(1, 2), keepdims=True)
+    return (maps / np.where(largest == 0, 1, largest)).astype(np.float16)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 11), (2, 18, 30)])
+def test_maps_in_float16_are_computed_with_in_float32(shape):
+    maps = packed_maps()
+    maps[3] = 0
+    wide = maps.astype(np.float32)
+    for function in (scale_maps, lambda maps: resize_maps(maps, shape)):
+        result = function(maps)
+        assert result.dtype == np.float32
+        np.testing.assert_array_equal(result, function(wide))
+        assert not result[3].any()
+    assert maps.dtype == np.float16
+
+
+@pytest.mark.parametrize(("rule", "threshold"), [("sigma", 1.0), ("value", 0.5)])
+def test_maps_in_float16_can_be_thresholded(rule, threshold):
+    maps = packed_maps()
+    masks, empty = threshold_maps(maps, threshold, rule)
+    wide_masks, wide_empty = threshold_maps(maps.astype(np.float32), threshold, rule)
+    np.testing.assert_array_equal(masks, wide_masks)
+    np.testing.assert_array_equal(empty, wide_empty)
+
+
+@pytest.mark.parametrize(("rule", "threshold"), RULES)
+@pytest.mark.parametrize("shape", [(2, 9, 11), (2, 18, 22)])
+def test_a_masked_source_takes_maps_in_float16(rule, threshold, shape):
+    rng = np.random.default_rng(0)
+    source = ArraySource(rng.normal(size=(50, *shape)).astype(np.float32))
+    ours, reference = (
+        MaskedSource(
+            source, maps, threshold=threshold, rule=rule, fill=np.float32([50])
+        )
+        for maps in (packed_maps(), packed_maps().astype(np.float32))
+    )
+    rows = everything(source)
+    np.testing.assert_array_equal(ours.masks(rows)[0], reference.masks(rows)[0])
+    assert torch.equal(ours.batch(rows), reference.batch(rows))
+    assert ours.summary() == reference.summary()
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 61, 1000])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_the_summary_does_not_depend_on_how_many_are_counted_at_once(
+    monkeypatch, size, shifted
+):
+    shifts = np.random.default_rng(5).random((61, 2)) if shifted else None
+    first = masked(61, threshold=2.0)
+    first.maps[::5] = 0.5
+    source = masked(61, seed=1, source=first, threshold=2.0, shifts=shifts)
+    source.maps[::3] = 0.5
+    fraction, *counts = source.summary()
+    assert source.block_size > 61
+    monkeypatch.setattr(MaskedSource, "block_size", size)
+    assert source.summary() == (pytest.approx(fraction, rel=1e-12), *counts)
+    assert min(counts) > 0

@@ -5,7 +5,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..exceptions import NonFiniteError, TargetLayerError
-from ..training import iterator_params
+from ..training import batches_in_order, computing
 from ._base import BaseSaliency
 from ._cam import CentredGradCAM, GradCAM, GradCAMPlusPlus, LayerCAM, XGradCAM
 from ._gradient import InputGradient, InputXGradient
@@ -14,8 +14,8 @@ from ._recorder import looking_inside
 
 __all__ = ["METHODS", "compute_maps", "resolve_saliency"]
 
-# In place of skorch's batch_size=-1 (all samples at once).
-WHOLE_BATCH = 256
+CHUNK = 4096
+TINY = torch.finfo(torch.float32).tiny
 
 METHODS = {
     "xgradcam": XGradCAM,
@@ -115,7 +115,17 @@ def resolve_saliency(saliency, target_layer, net, X):
     )
 
 
-def compute_maps(net, source, method, layer=None, *, labels=None, verbose=0):
+def compute_maps(
+    net,
+    source,
+    method,
+    layer=None,
+    *,
+    labels=None,
+    pack=False,
+    precision="float32",
+    verbose=0,
+):
     """Compute the saliency map of every sample.
 
     Parameters
@@ -130,14 +140,20 @@ def compute_maps(net, source, method, layer=None, *, labels=None, verbose=0):
         Which layer, if the method needs one.
     labels : ndarray of int, shape (n_samples,), default=None
         Classes to explain; None: the predicted ones.
+    pack : bool, default=False
+        Keep maps of the size of the images, as of input gradients, in float16, each
+        scaled to [0, 1]: half of a memory that is large. Those of a deep layer are
+        small, and stay as they are.
+    precision : {"float32", "bf16"}, default="float32"
+        Of the passes through the net.
     verbose : int, default=0
         1: a progress bar.
 
     Returns
     -------
-    maps : ndarray of shape (n_samples, height, width), or that of vectors, float32
-        At the method's own resolution, not scaled. Zero for an image of one colour:
-        there is nothing in it to look at.
+    maps : ndarray of shape (n_samples, height, width), or that of vectors
+        At the method's own resolution, float32 and not scaled unless packed. Zero for
+        an image of one colour: there is nothing in it to look at.
 
     Raises
     ------
@@ -146,55 +162,76 @@ def compute_maps(net, source, method, layer=None, *, labels=None, verbose=0):
     ValueError
         If a user's method returns maps of another shape.
     """
-    batch_size = iterator_params(net, training=False)["batch_size"]
-    if batch_size == -1:
-        batch_size = WHOLE_BATCH
-    maps = None
+    maps, done, flat = None, 0, []
     with (
         looking_inside(net),
+        computing(net, precision),
         tqdm(
             total=len(source), desc="saliency maps", unit="sample", disable=verbose < 1
         ) as bar,
     ):
-        for indices, X in source.batches(batch_size):
+        for X in batches_in_order(net, source):
+            rows = slice(done, done + len(X))
             target = None
             if labels is not None:
-                target = torch.from_numpy(labels[indices]).long()
-            batch = method.explain(net, X.to(net.device), target, layer)
-            batch = _checked(batch, method, X)
+                target = torch.from_numpy(labels[rows]).long()
+            moved = X.to(net.device, non_blocking=True)
+            batch = _checked(method.explain(net, moved, target, layer), method, X)
+            packed = pack and batch.ndim == 3 and batch.shape[1:] == X.shape[2:]
+            if packed:
+                low = batch.amin((1, 2), keepdim=True)
+                high = batch.amax((1, 2), keepdim=True)
+                batch = (batch - low) / (high - low).clamp(min=TINY)
             if maps is None:
-                maps = np.empty((len(source), *batch.shape[1:]), dtype=np.float32)
-            maps[indices] = batch
-            bar.update(len(indices))
+                # Pinned, so that the maps leave a device while it computes the next.
+                maps = torch.empty(
+                    (len(source), *batch.shape[1:]),
+                    dtype=torch.float16 if packed else torch.float32,
+                    pin_memory=batch.is_cuda,
+                )
+            maps[rows].copy_(batch, non_blocking=True)
+            if X.ndim == 4:
+                pixels = X.flatten(2)
+                flat.append((pixels.amax(2) == pixels.amin(2)).all(1))
+            done = rows.stop
+            bar.update(len(X))
+        if batch.is_cuda:
+            torch.cuda.synchronize(batch.device)
+    if flat:
+        maps[torch.cat(flat).cpu()] = 0
+    maps = maps.numpy()
+    for start in range(0, len(maps), CHUNK):
+        if not np.isfinite(maps[start : start + CHUNK]).all():
+            raise NonFiniteError(
+                f"The saliency method {_name_of(method)} returned maps that are NaN or "
+                "infinite. Is the net trained (finite weights), and is the input "
+                "scaled?"
+            )
     return maps
 
 
-def _checked(batch, method, X):
-    """Return a batch of maps as an array, if it is one."""
-    name = type(method).__name__
+def _name_of(method):
     if isinstance(method, CallableSaliency):
-        name = getattr(method.function, "__name__", repr(method.function))
-    if isinstance(batch, torch.Tensor):
-        batch = batch.detach().float().cpu().numpy()
-    # A copy: what a function returns may be its own, or read-only.
-    batch = np.array(batch, dtype=np.float32)
+        return getattr(method.function, "__name__", repr(method.function))
+    return type(method).__name__
+
+
+def _checked(batch, method, X):
+    """Return a batch of maps as a tensor, if it is one."""
+    if not isinstance(batch, torch.Tensor):
+        # A copy: what a function returns may be its own, or read-only.
+        batch = torch.from_numpy(np.array(batch, dtype=np.float32))
+    batch = batch.detach()
     right = (
-        batch.shape == tuple(X.shape)
+        batch.shape == X.shape
         if X.ndim == 2
         else batch.ndim == 3 and len(batch) == len(X)
     )
     if not right:
         wanted = tuple(X.shape) if X.ndim == 2 else f"({len(X)}, height, width)"
         raise ValueError(
-            f"The saliency method {name} returned maps of shape {batch.shape} for a "
-            f"batch of shape {tuple(X.shape)}; expected {wanted}."
+            f"The saliency method {_name_of(method)} returned maps of shape "
+            f"{tuple(batch.shape)} for a batch of shape {tuple(X.shape)}; expected "
+            f"{wanted}."
         )
-    if not np.isfinite(batch).all():
-        raise NonFiniteError(
-            f"The saliency method {name} returned maps that are NaN or infinite. Is "
-            "the net trained (finite weights), and is the input scaled?"
-        )
-    if X.ndim == 4:
-        pixels = X.flatten(2)
-        batch[(pixels.amax(2) == pixels.amin(2)).all(1).numpy()] = 0
     return batch

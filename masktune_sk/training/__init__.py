@@ -4,6 +4,7 @@
 through one `StageRun`, and a `TrainedState` carries the result from stage to stage.
 """
 
+from ._cache import StageCache
 from ._erm import split_as_net, train_erm
 from ._net import (
     build_net,
@@ -13,22 +14,31 @@ from ._net import (
     predict_proba,
     resolve_net,
 )
+from ._precision import computing, resolve_precision
+from ._processes import Processes
 from ._refit import refit
-from ._runner import StageRun, iterator_params
+from ._runner import StageRun, batches_in_order, iterator_params
 from ._seed import seeded
 from ._state import TrainedState, torch_attributes
+from ._threads import fit_threads
 
 __all__ = [
+    "Processes",
+    "StageCache",
     "StageRun",
     "TrainedState",
+    "batches_in_order",
     "build_net",
     "check_output",
     "check_trains",
+    "computing",
+    "fit_threads",
     "has_own_split",
     "iterator_params",
     "predict_proba",
     "refit",
     "resolve_net",
+    "resolve_precision",
     "seeded",
     "split_as_net",
     "torch_attributes",

@@ -21,6 +21,7 @@ def train_erm(
     augment=None,
     keep_best=False,
     before=None,
+    precision="float32",
     verbose=0,
 ):
     """Train a net on the rows as they are.
@@ -41,6 +42,8 @@ def train_erm(
         Keep the weights of the epoch with the best validation accuracy.
     before : callable, default=None
         Checks, called with the net before the first batch.
+    precision : {"float32", "bf16"}, default="float32"
+        See `computing`.
     verbose : int, default=0
         1: a progress bar; 2: skorch's table.
 
@@ -50,7 +53,7 @@ def train_erm(
         After the last epoch.
     """
     with seeded(seed):
-        net = build_net(template)
+        net = build_net(template, precision=precision)
         built = net.get_params_for("module")
         with StageRun(
             net,
@@ -59,14 +62,18 @@ def train_erm(
             valid=valid,
             augment=augment,
             keep_best=keep_best,
+            precision=precision,
             verbose=verbose,
         ) as run:
             run.fit(net.max_epochs, before=before)
-    return TrainedState.of(
-        net,
-        best_weights=run.monitor.best_weights_,
-        module_params=_params_set_since(built, net),
-    )
+        return TrainedState.of(
+            net,
+            best_weights=run.monitor.best_weights_,
+            module_params=_params_set_since(built, net),
+            holdout_proba=run.holdout_proba(),
+            best_holdout_proba=run.holdout_proba(best=True),
+            n_processes=run.processes.size,
+        )
 
 
 def split_as_net(net, source):

@@ -1,18 +1,23 @@
 """Callbacks that watch every training of ours."""
 
+import math
+import time
+
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 
 from ..exceptions import NonFiniteError
+from ._fingerprint import content_hash
 from ._state import snapshot
 
 
 class EpochMonitor(Callback):
     """Watch a training: stop at a non-finite loss, note rates, keep the best epoch.
 
-    The accuracy on the hold-out is counted from the validation pass that skorch makes
-    anyway. It runs before the user's callbacks, because those may end the epoch.
+    Losses and the accuracy on the hold-out come from the passes that skorch makes
+    anyway; alone, it writes the history that skorch's own callbacks would. It runs
+    before the user's callbacks, because those may end the epoch.
 
     Parameters
     ----------
@@ -20,20 +25,33 @@ class EpochMonitor(Callback):
         Name of the stage, for messages.
     keep_best : bool, default=False
         Keep the weights of the first epoch with the best hold-out accuracy.
+    keep_outputs : bool, default=False
+        Keep what the validation pass of the last epoch (and of the best) returned.
+
+    Attributes
+    ----------
+    others_follow : bool
+        Set by the run: callbacks after this one may change the weights.
     """
 
-    def __init__(self, stage, keep_best=False):
+    others_follow = False
+
+    def __init__(self, stage, keep_best=False, keep_outputs=False):
         self.stage = stage
         self.keep_best = keep_best
+        self.keep_outputs = keep_outputs
 
     def on_train_begin(self, net, **kwargs):
         """Forget an earlier training."""
         self.best_accuracy_ = -np.inf
         self.best_weights_ = None
+        self.outputs_ = self.best_outputs_ = self.digest_ = None
 
     def on_epoch_begin(self, net, **kwargs):
         """Note the learning rate of the epoch."""
         self.correct_ = self.seen_ = 0
+        self.outputs_ = []
+        self.begun_ = time.perf_counter()
         optimizer = getattr(net, "optimizer_", None)
         if isinstance(optimizer, torch.optim.Optimizer):
             rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -41,9 +59,9 @@ class EpochMonitor(Callback):
 
     def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
         """Check the loss, count correct predictions."""
-        prefix = "train" if training else "valid"
-        loss = net.history[-1, "batches", -1, f"{prefix}_loss"]
-        if training and not np.isfinite(loss):
+        # As a list: skorch's own indexing takes longer than a small net's layer.
+        row = list.__getitem__(net.history, -1)["batches"][-1]
+        if training and not math.isfinite(loss := row["train_loss"]):
             raise NonFiniteError(
                 f"The training loss became {loss} in epoch {len(net.history)} of the "
                 f"{self.stage} stage. Usual causes: a learning rate that is too large, "
@@ -56,16 +74,35 @@ class EpochMonitor(Callback):
             predicted = y_pred.argmax(dim=1).cpu()
             self.correct_ += int((predicted == batch[1].cpu()).sum())
             self.seen_ += len(predicted)
+            if self.keep_outputs:
+                self.outputs_.append(y_pred.cpu())
 
     def on_epoch_end(self, net, **kwargs):
-        """Keep the best weights; the first epoch wins ties."""
+        """Sum the epoch up, keep the best weights; the first epoch wins ties."""
+        if not self.others_follow:
+            self._record(net)
         if not self.seen_:
             return
+        if self.keep_outputs and self.others_follow:
+            self.digest_ = content_hash(snapshot(net))
         accuracy = self.correct_ / self.seen_
         net.history.record("valid_acc", accuracy)
         if self.keep_best and accuracy > self.best_accuracy_:
             self.best_accuracy_ = accuracy
             self.best_weights_ = snapshot(net)
+            self.best_outputs_ = self.outputs_
+
+    def _record(self, net):
+        """Write into the history what skorch's callbacks would."""
+        batches = net.history[-1]["batches"]
+        for prefix in ("train", "valid"):
+            rows = [row for row in batches if f"{prefix}_loss" in row]
+            if rows:
+                losses = [row[f"{prefix}_loss"] for row in rows]
+                sizes = [row[f"{prefix}_batch_size"] for row in rows]
+                loss = float(np.average(losses, weights=sizes))
+                net.history.record(f"{prefix}_loss", loss)
+        net.history.record("dur", time.perf_counter() - self.begun_)
 
 
 class ProgressBar(Callback):

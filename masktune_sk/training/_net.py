@@ -11,9 +11,11 @@ from skorch import NeuralNetClassifier
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from ..data import BatchIterator, TorchView
+from ..data import TorchView, worker_errors
 from ..modules import default_net
-from ._runner import batch_iterators, iterator_params
+from ._precision import channels_last, computing, fused_params, sums_of_one
+from ._processes import use_locally
+from ._runner import batch_iterators, iterator_params, reads_whole_batches
 from ._seed import seeded
 from ._state import snapshot, torch_attributes
 
@@ -51,8 +53,8 @@ def resolve_net(estimator, input_shape, n_classes):
     TypeError
         If it is no `NeuralNetClassifier`.
     ValueError
-        If a module instance comes with module parameters, or a frozen net can't be
-        trained further.
+        If a module instance comes with module parameters, a frozen net can't be
+        trained further, or an accelerator does more than train copies of the net.
     sklearn.exceptions.NotFittedError
         If a frozen net is not fitted.
     """
@@ -81,21 +83,26 @@ def resolve_net(estimator, input_shape, n_classes):
             "the instance alone."
         )
     if not frozen:
-        return clone(net), None
+        return use_locally(clone(net)), None
     if not net.initialized_:
         raise NotFittedError(
             "FrozenEstimator skips the first training, but the net inside is not "
             "fitted. Fit it first, or pass the net itself."
+        )
+    if getattr(net, "_wrapped_with_accelerator", False):
+        raise ValueError(
+            "The net inside FrozenEstimator is still wrapped by its Accelerator. Train "
+            "it with unwrap_after_train=True, the default."
         )
     if net.criterion is None:
         raise ValueError(
             "The net inside FrozenEstimator was trimmed for prediction and can't be "
             "trained any more. Freeze it before trim_for_prediction()."
         )
-    return clone(net), net
+    return use_locally(clone(net)), net
 
 
-def build_net(template, state=None, *, best=False):
+def build_net(template, state=None, *, best=False, precision="float32"):
     """Clone and initialise a net, and fill it with a trained state if there is one.
 
     Parameters
@@ -106,6 +113,8 @@ def build_net(template, state=None, *, best=False):
         Weights to put in.
     best : bool, default=False
         Take the weights of the best epoch, not those of the last.
+    precision : {"float32", "bf16"}, default="float32"
+        In "bf16" the optimizer steps in one kernel where it can.
 
     Returns
     -------
@@ -115,9 +124,16 @@ def build_net(template, state=None, *, best=False):
     net = clone(template)
     if state is not None and state.module_params:
         net.set_params(**state.module_params)
+    if precision == "bf16":
+        net.set_params(**fused_params(net))
     # Weights that are overwritten anyway shall cost no random numbers.
     with nullcontext() if state is None else seeded(0):
         net.initialize()
+    if precision == "bf16":
+        channels_last(net)
+    if hasattr(net, "accelerator"):
+        # A net that says it is wrapped can't be cloned, and ours never are.
+        net._wrapped_with_accelerator = False
     if state is not None:
         state.load_weights(net, best=best)
     for module in torch_attributes(net, nn.Module).values():
@@ -132,7 +148,7 @@ def has_own_split(net):
     return split is not None and not default
 
 
-def predict_proba(net, dataset):
+def predict_proba(net, dataset, precision="float32"):
     """Return a net's probabilities for a dataset, read in whole batches.
 
     Parameters
@@ -141,17 +157,24 @@ def predict_proba(net, dataset):
         An initialised net.
     dataset : TorchView
         The samples.
+    precision : {"float32", "bf16"}, default="float32"
+        See `computing`.
 
     Returns
     -------
     proba : ndarray of shape (n_samples, n_classes), float32
         One row a sample.
     """
-    with batch_iterators(net):
-        return net.predict_proba(dataset)
+    n_workers = iterator_params(net, training=False).get("num_workers", 0)
+    with (
+        batch_iterators(net),
+        computing(net, precision),
+        worker_errors("prediction", n_workers),
+    ):
+        return sums_of_one(net.predict_proba(dataset), precision)
 
 
-def check_output(net, source, n_classes):
+def check_output(net, source, n_classes, precision="float32"):
     """Refuse a net that can't take the samples or does not return probabilities.
 
     Parameters
@@ -162,6 +185,8 @@ def check_output(net, source, n_classes):
         A few samples.
     n_classes : int
         Number of classes in y.
+    precision : {"float32", "bf16"}, default="float32"
+        See `computing`.
 
     Raises
     ------
@@ -171,7 +196,7 @@ def check_output(net, source, n_classes):
     """
     name = type(net.module_).__name__
     try:
-        proba = predict_proba(net, TorchView(source))
+        proba = predict_proba(net, TorchView(source), precision)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = source.item_shape
         hint = ""
@@ -224,9 +249,7 @@ def check_trains(net, X, n_rows):
     """
     params = iterator_params(net, training=True)
     size = params["batch_size"]
-    ours = net.iterator_train is BatchIterator or BatchIterator.can_replace(
-        net.iterator_train, net.get_params_for("iterator_train")
-    )
+    ours = reads_whole_batches(net, training=True)
     left_over = not (ours or params.get("drop_last")) and n_rows % size == 1
     if not (n_rows == 1 or size == 1 or left_over):
         return

@@ -22,6 +22,7 @@ def refit(
     seed,
     augment=None,
     stage="refit",
+    precision="float32",
     verbose=0,
 ):
     """Continue a training on other rows.
@@ -50,6 +51,8 @@ def refit(
         Applied to the tensor of each sample.
     stage : str, default="refit"
         Name for messages.
+    precision : {"float32", "bf16"}, default="float32"
+        See `computing`.
     verbose : int, default=0
         1: a progress bar; 2: skorch's table.
 
@@ -59,11 +62,13 @@ def refit(
         After the last epoch.
     """
     with seeded(seed):
-        net = build_net(template, state)
+        net = build_net(template, state, precision=precision)
         state.load_optimizer(net, keep_moments=optimizer == "continue")
         if lr is not None:
             _set_learning_rate(net, lr)
-        if epochs > 0:
+        if epochs == 0:
+            proba = state.holdout_proba
+        else:
             with StageRun(
                 net,
                 stage,
@@ -71,10 +76,12 @@ def refit(
                 valid=valid,
                 augment=augment,
                 user_callbacks=False,
+                precision=precision,
                 verbose=verbose,
             ) as run:
                 run.fit(epochs)
-    return TrainedState.of(net, module_params=state.module_params)
+                proba = run.holdout_proba()
+    return TrainedState.of(net, module_params=state.module_params, holdout_proba=proba)
 
 
 def _set_learning_rate(net, lr):

@@ -1,22 +1,44 @@
 """The stage runner: sets a net up for one training run, and puts it back."""
 
 import dis
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
+import numpy as np
 import torch
+from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..data import BatchIterator, Source, TorchView
+from ..data import BatchIterator, Source, TorchView, worker_errors
+from ._fingerprint import content_hash
 from ._monitors import EpochMonitor, ProgressBar
-from ._state import torch_attributes
+from ._precision import computing, sums_of_one
+from ._processes import Processes, SharedTraining
+from ._state import snapshot, torch_attributes
+from ._threads import CoreWatch
 
-__all__ = ["StageRun", "batch_iterators", "iterator_params"]
+__all__ = ["StageRun", "batch_iterators", "batches_in_order", "iterator_params"]
 
 # Names of the callbacks that a NeuralNetClassifier brings by itself. They only time,
 # score and print, so they are welcome in every stage; a user's own may not be.
 BOOKKEEPING = frozenset(
     {"epoch_timer", "train_loss", "valid_loss", "valid_acc", "print_log"}
+)
+
+# In place of skorch's batch_size=-1 (all samples at once).
+WHOLE_BATCH = 256
+# What a DataLoader needs to know of its worker processes.
+WORKER_PARAMS = frozenset(
+    {
+        "num_workers",
+        "pin_memory",
+        "timeout",
+        "worker_init_fn",
+        "multiprocessing_context",
+        "prefetch_factor",
+    }
 )
 
 
@@ -26,24 +48,114 @@ def iterator_params(net, training):
     return {"batch_size": net.batch_size, **net.get_params_for(prefix)}
 
 
+def reads_whole_batches(net, training):
+    """Tell whether our iterator stands for the loader of a net."""
+    prefix = "iterator_train" if training else "iterator_valid"
+    iterator = getattr(net, prefix)
+    ours = getattr(iterator, "func", iterator) is BatchIterator
+    return ours or BatchIterator.can_replace(iterator, net.get_params_for(prefix))
+
+
 @contextmanager
-def batch_iterators(net):
+def batch_iterators(net, processes=None):
     """Read whole batches where the user left skorch's default loaders.
 
     Parameters
     ----------
     net : skorch.NeuralNet
         Changed for the time of the context.
+    processes : Processes, default=None
+        Those that train together, each on its share of a batch.
+
+    Raises
+    ------
+    ValueError
+        If the user's own iterator would have to share out its batches.
     """
     saved = net.iterator_train, net.iterator_valid
-    if BatchIterator.can_replace(saved[0], net.get_params_for("iterator_train")):
-        net.iterator_train = BatchIterator
-    if BatchIterator.can_replace(saved[1], net.get_params_for("iterator_valid")):
-        net.iterator_valid = BatchIterator
+    ours = BatchIterator
+    if torch.device(net.device or "cpu").type == "cuda":
+        ours = partial(BatchIterator, device=net.device)
+    if processes is not None and processes.size > 1:
+        net.iterator_train = _shared_iterator(net, ours, processes)
+    elif reads_whole_batches(net, training=True):
+        net.iterator_train = ours
+    if reads_whole_batches(net, training=False):
+        net.iterator_valid = ours
     try:
         yield net
     finally:
         net.iterator_train, net.iterator_valid = saved
+
+
+def _shared_iterator(net, ours, processes):
+    known = BatchIterator.PARAMETERS | WORKER_PARAMS
+    params = set(net.get_params_for("iterator_train"))
+    if net.iterator_train is not DataLoader or not params <= known:
+        raise ValueError(
+            f"{processes.size} processes train together, and the estimator's "
+            f"iterator_train ({net.iterator_train}, {sorted(params)}) can't be shared "
+            f"out. Leave it as DataLoader, with no parameters but {sorted(known)}."
+        )
+    # In every process the same orders, whatever else draws there; and the first one is
+    # that of a single process.
+    generator = torch.Generator()
+    generator.set_state(torch.get_rng_state())
+    share = (processes.rank, processes.size)
+    return partial(ours, share=share, generator=generator)
+
+
+@contextmanager
+def modes_set_once(net):
+    """Spare a net from setting the mode of each of its layers before every batch.
+
+    skorch does so, and for a small net it takes as long as a layer. Nothing is skipped
+    unless every layer is in the mode that is asked for.
+    """
+    tops = list(torch_attributes(net, torch.nn.Module).values())
+    shadowed = [top for top in tops if "train" not in vars(top)]
+    for top in shadowed:
+        top.train = partial(_set_mode, top)
+    try:
+        yield
+    finally:
+        for top in shadowed:
+            del top.train
+
+
+def _set_mode(module, mode=True):
+    if any(layer.training is not mode for layer in module.modules()):
+        type(module).train(module, mode)
+    return module
+
+
+def batches_in_order(net, source):
+    """Read the samples of a source in order, as a net's predictions read them.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Its ``iterator_valid`` parameters say how many at once, and with how many
+        worker processes.
+    source : Source
+        The samples.
+
+    Yields
+    ------
+    X : torch.Tensor of shape (batch_size, ...), float32
+        The next samples.
+    """
+    params = iterator_params(net, training=False)
+    size = params["batch_size"] if params["batch_size"] > 0 else WHOLE_BATCH
+    if net.iterator_valid is DataLoader and params.get("num_workers"):
+        workers = {name: params[name] for name in WORKER_PARAMS & set(params)}
+        with worker_errors("saliency maps", params["num_workers"]):
+            for X, _ in DataLoader(TorchView(source), size, **workers):
+                yield X
+    else:
+        pin = torch.device(net.device or "cpu").type == "cuda"
+        for _, X in source.batches(size):
+            yield X.pin_memory() if pin else X
 
 
 class StageRun:
@@ -70,6 +182,8 @@ class StageRun:
         ``Checkpoint(load_best=True)`` or a scheduler would undo a refit.
     keep_best : bool, default=False
         Keep the weights of the best epoch.
+    precision : {"float32", "bf16"}, default="float32"
+        See `computing`.
     verbose : int, default=0
         1: a progress bar; 2: skorch's table.
     """
@@ -84,6 +198,7 @@ class StageRun:
         augment=None,
         user_callbacks=True,
         keep_best=False,
+        precision="float32",
         verbose=0,
     ):
         self.net = net
@@ -92,9 +207,12 @@ class StageRun:
         self.labels = train.labels
         self.valid_dataset = TorchView(valid) if isinstance(valid, Source) else valid
         self.user_callbacks = user_callbacks
-        self.keep_best = keep_best
-        self.verbose = verbose
-        self.monitor = EpochMonitor(stage, keep_best)
+        self.precision = precision
+        self.processes = Processes.of(net)
+        self.verbose = verbose if self.processes.rank == 0 else 0
+        # A net of another class may predict otherwise than it validates.
+        predicts_so = type(net) is NeuralNetClassifier and isinstance(valid, Source)
+        self.monitor = EpochMonitor(stage, keep_best, keep_outputs=predicts_so)
         self._bar = None
 
     def __enter__(self):
@@ -103,21 +221,33 @@ class StageRun:
             name: getattr(net, name)
             for name in ("train_split", "verbose", "callbacks_")
         }
-        self._iterators = batch_iterators(net)
-        self._iterators.__enter__()
+        self._contexts = ExitStack()
+        self._contexts.enter_context(batch_iterators(net, self.processes))
+        self._contexts.enter_context(computing(net, self.precision))
+        self._contexts.enter_context(modes_set_once(net))
         net.train_split = self._split if self.valid_dataset is not None else None
         net.verbose = int(self.verbose > 1)
-        net.callbacks_ = [("epoch_monitor", self.monitor)] + [
+        users = [
             (name, callback)
             for name, callback in net.callbacks_
             if self.user_callbacks or name in BOOKKEEPING
         ]
+        if self.verbose < 2 and all(name in BOOKKEEPING for name, _ in users):
+            # Nobody looks at what skorch's own callbacks compute for each batch.
+            users = []
+        self.monitor.others_follow = bool(users)
+        ours = [("epoch_monitor", self.monitor)]
+        if torch.get_num_threads() > 1:
+            ours.append(("core_watch", CoreWatch()))
+        if self.processes.size > 1:
+            ours.insert(0, ("shared_training", SharedTraining(self.processes)))
+        net.callbacks_ = ours + users
         return self
 
     def __exit__(self, *error):
         for name, value in self._saved.items():
             setattr(self.net, name, value)
-        self._iterators.__exit__(*error)
+        self._contexts.__exit__(*error)
         for module in torch_attributes(self.net, torch.nn.Module).values():
             module.eval()
         if self._bar is not None:
@@ -139,6 +269,7 @@ class StageRun:
         """
         net = self.net
         n_batches = self._n_batches()
+        self._check_shares()
         if self.verbose == 1:
             total = None if n_batches is None else n_batches * epochs
             self._bar = tqdm(total=total, desc=self.stage, unit="batch")
@@ -147,12 +278,51 @@ class StageRun:
         try:
             if before is not None:
                 before(net)
-            net.fit_loop(self.dataset, self.labels, epochs=epochs)
+            n_workers = max(
+                iterator_params(net, training).get("num_workers", 0)
+                for training in (True, False)
+            )
+            with worker_errors(self.stage, n_workers):
+                net.fit_loop(self.dataset, self.labels, epochs=epochs)
         except KeyboardInterrupt as interrupt:
             # skorch's callbacks stop a training by raising what Ctrl-C raises.
             if not _raised_by_callback(interrupt):
                 raise
         net.notify("on_train_end", X=self.dataset, y=self.labels)
+
+    def holdout_proba(self, *, best=False):
+        """Return what the trained net predicts for the hold-out, without a pass.
+
+        Parameters
+        ----------
+        best : bool, default=False
+            The net of the best epoch.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_holdout, n_classes) or None
+            From the validation pass of the epoch; None where that can't be relied on.
+        """
+        monitor, net = self.monitor, self.net
+        outputs = monitor.best_outputs_ if best else monitor.outputs_
+        if not outputs or sum(map(len, outputs)) != len(self.valid_dataset):
+            return None
+        changed = monitor.others_follow and not best
+        if changed and content_hash(snapshot(net)) != monitor.digest_:
+            return None
+        nonlinearity = net._get_predict_nonlinearity()
+        proba = torch.cat([nonlinearity(y_pred) for y_pred in outputs]).numpy()
+        return sums_of_one(proba, self.precision)
+
+    def _check_shares(self):
+        """Refuse batches that leave a process without a sample."""
+        size = iterator_params(self.net, training=True)["batch_size"]
+        smallest = min(size if size > 0 else np.inf, len(self.dataset))
+        if smallest < self.processes.size:
+            raise ValueError(
+                f"{self.processes.size} processes share a batch of {smallest} samples. "
+                "Start fewer, or raise batch_size."
+            )
 
     def _n_batches(self):
         """Count the batches of an epoch, and refuse an epoch without any."""

@@ -74,6 +74,13 @@ class TrainedState:
         Module parameters that callbacks set during the training.
     history : list of dict
         One row an epoch.
+    holdout_proba : ndarray of shape (n_holdout, n_classes) or None
+        What the net after the last epoch predicts for the hold-out, as its validation
+        pass found it; None if that is not known.
+    best_holdout_proba : ndarray of shape (n_holdout, n_classes) or None
+        The same of the best epoch.
+    n_processes : int
+        Processes that trained together.
     """
 
     weights: dict
@@ -82,24 +89,26 @@ class TrainedState:
     frozen: frozenset = frozenset()
     module_params: dict = field(default_factory=dict)
     history: list = field(default_factory=list)
+    holdout_proba: np.ndarray | None = None
+    best_holdout_proba: np.ndarray | None = None
+    n_processes: int = 1
 
     @classmethod
-    def of(cls, net, *, best_weights=None, module_params=None):
+    def of(cls, net, **known):
         """Record the state of an initialised net, without touching it."""
         optimizers = torch_attributes(net, torch.optim.Optimizer)
         modules = torch_attributes(net, torch.nn.Module)
         return cls(
             weights=snapshot(net),
             optimizer={k: _to_cpu(o.state_dict()) for k, o in optimizers.items()},
-            best_weights=best_weights,
             frozen=frozenset(
                 (attribute, name)
                 for attribute, module in modules.items()
                 for name, parameter in module.named_parameters()
                 if not parameter.requires_grad
             ),
-            module_params=module_params or {},
             history=[_plain(row) for row in net.history],
+            **known,
         )
 
     def load_weights(self, net, *, best=False):

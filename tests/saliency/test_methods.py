@@ -6,8 +6,10 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
+from masktune_sk import MaskTuneClassifier
 from masktune_sk.data import ArraySource
 from masktune_sk.exceptions import NonFiniteError, TargetLayerError
+from masktune_sk.masking import resize_maps, scale_maps, threshold_maps
 from masktune_sk.modules import MLP
 from masktune_sk.saliency import (
     METHODS,
@@ -22,6 +24,7 @@ from masktune_sk.saliency import (
     compute_maps,
     resolve_saliency,
 )
+from tests.nets import tiny_images, tiny_net
 
 N_SAMPLES, N_FEATURES, N_CLASSES = 10, 6, 3
 SHAPE = (2, 8, 12)
@@ -473,3 +476,143 @@ def test_nothing_is_printed_otherwise(linear, conv, vectors, images, capsys):
     maps_of(conv, images, "auto", verbose=0)
     output = capsys.readouterr()
     assert output.err == output.out == ""
+
+
+# ---------------------------------------------------------------------- packed maps
+
+
+@pytest.fixture
+def pooled(as_net):
+    """A net with a layer that is smaller than the images."""
+    return as_net(
+        nn.Sequential(
+            nn.Conv2d(SHAPE[0], 4, 3, padding=1, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(4 * 4 * 6, N_CLASSES),
+        )
+    )
+
+
+def hidden(maps, rule, threshold):
+    return ~threshold_maps(resize_maps(maps, SHAPE), threshold, rule)[0]
+
+
+@pytest.mark.parametrize("name", OF_INPUT)
+def test_packed_maps_are_the_maps_scaled(conv, images, name):
+    maps = maps_of(conv, images, name)
+    packed = maps_of(conv, images, name, pack=True)
+    assert packed.dtype == np.float16
+    assert packed.shape == maps.shape
+    assert_array_equal(packed.min(axis=(1, 2)), 0)
+    assert_array_equal(packed.max(axis=(1, 2)), 1)
+    assert_allclose(packed, scale_maps(maps), atol=5e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
+def test_packed_maps_do_not_depend_on_the_size_of_the_numbers(conv, images, scale):
+    labels = np.zeros(N_SAMPLES, dtype=np.int64)
+    packed = maps_of(conv, images, "input_gradient", labels=labels, pack=True)
+    with torch.no_grad():
+        conv.module_[-1].weight.mul_(scale)
+    scaled = maps_of(conv, images, "input_gradient", labels=labels, pack=True)
+    assert_allclose(scaled, packed, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", OF_INPUT)
+def test_packed_maps_of_a_net_that_looks_at_nothing_are_zero(conv, images, name):
+    nn.init.zeros_(conv.module_[-1].weight)
+    packed = maps_of(conv, images, name, pack=True)
+    assert packed.dtype == np.float16
+    assert not packed.any()
+
+
+def test_packed_map_of_an_image_of_one_colour_is_zero(conv, images):
+    images[[1, 4]] = 0.3
+    packed = maps_of(conv, images, "input_gradient", pack=True)
+    assert_array_equal(np.flatnonzero(packed.max(axis=(1, 2)) == 0), [1, 4])
+
+
+@pytest.mark.parametrize("name", WITH_LAYER)
+def test_maps_of_a_small_layer_are_not_packed(pooled, images, name):
+    packed = maps_of(pooled, images, name, pack=True)
+    assert packed.dtype == np.float32
+    assert packed.shape == (N_SAMPLES, 4, 6)
+    assert_array_equal(packed, maps_of(pooled, images, name))
+
+
+@pytest.mark.parametrize("name", OF_INPUT)
+def test_maps_of_vectors_are_not_packed(linear, vectors, name):
+    packed = maps_of(linear, vectors, name, pack=True)
+    assert packed.dtype == np.float32
+    assert_array_equal(packed, maps_of(linear, vectors, name))
+
+
+def test_maps_are_not_packed_unasked(conv, images):
+    assert maps_of(conv, images, "input_gradient").dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("rule", "threshold"), [("sigma", 1.0), ("quantile", 0.1), ("value", 0.3)]
+)
+@pytest.mark.parametrize("name", [*OF_INPUT, "xgradcam"])
+def test_packed_maps_hide_the_same_pixels(conv, name, rule, threshold):
+    X = torch.randn(200, *SHAPE)
+    packed = maps_of(conv, X, name, pack=True)
+    ours, reference = (
+        hidden(maps, rule, threshold) for maps in (packed, maps_of(conv, X, name))
+    )
+    assert reference.mean() > 0.05
+    assert (ours == reference).mean() >= 0.999
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_packed_maps_that_are_not_finite_are_refused(conv, images, value):
+    def broken(net, X, target):
+        maps = X[:, 0].clone()
+        maps[1, 2, 3] = value
+        return maps
+
+    with pytest.raises(NonFiniteError, match="method broken returned maps that are"):
+        maps_of(conv, images, broken, pack=True)
+
+
+def test_packed_maps_of_a_function_may_be_negative(conv, images):
+    def darkness(net, X, target):
+        return -X[:, 0].abs() - 0.1
+
+    packed = maps_of(conv, images, darkness, pack=True)
+    reference = hidden(maps_of(conv, images, darkness), "quantile", 0.1)
+    assert (hidden(packed, "quantile", 0.1) == reference).mean() > 0.99
+
+
+def test_packed_maps_of_a_function_may_be_far_from_zero(conv, images):
+    def offset(net, X, target):
+        return 1000 + X[:, 0]
+
+    packed = maps_of(conv, images, offset, pack=True)
+    reference = hidden(maps_of(conv, images, offset), "quantile", 0.1)
+    assert (hidden(packed, "quantile", 0.1) == reference).mean() > 0.99
+
+
+@pytest.mark.parametrize("saliency", OF_INPUT)
+def test_an_estimator_keeps_packed_maps_of_the_input(saliency):
+    X, y = tiny_images(40)
+    clf = MaskTuneClassifier(
+        tiny_net(max_epochs=2),
+        saliency=saliency,
+        threshold_rule="quantile",
+        mask_threshold=0.1,
+        store_maps=True,
+        random_state=0,
+    ).fit(X, y)
+    rows = clf.train_indices_
+    assert clf.maps_.dtype == np.float16
+    assert clf.maps_.shape == (len(rows), 12, 12)
+    assert clf.maps_.max() == 1
+    # What is shown to the user is computed anew, and float32.
+    shown = clf.saliency_maps(X[rows], net="erm")
+    assert shown.dtype == np.float32
+    assert_allclose(shown, scale_maps(clf.maps_), atol=2e-3)
+    _, masks = clf.mask(X[rows])
+    assert clf.masked_fraction_ == pytest.approx((~masks).mean(), abs=1e-3)
