@@ -17,6 +17,7 @@ from ._monitors import EpochMonitor, ProgressBar
 from ._precision import computing, sums_of_one
 from ._processes import Processes, SharedTraining
 from ._state import snapshot, torch_attributes
+from ._step import lean_steps, modes_set_once
 from ._threads import CoreWatch
 
 __all__ = ["StageRun", "batch_iterators", "batches_in_order", "iterator_params"]
@@ -103,30 +104,6 @@ def _shared_iterator(net, ours, processes):
     generator.set_state(torch.get_rng_state())
     share = (processes.rank, processes.size)
     return partial(ours, share=share, generator=generator)
-
-
-@contextmanager
-def modes_set_once(net):
-    """Spare a net from setting the mode of each of its layers before every batch.
-
-    skorch does so, and for a small net it takes as long as a layer. Nothing is skipped
-    unless every layer is in the mode that is asked for.
-    """
-    tops = list(torch_attributes(net, torch.nn.Module).values())
-    shadowed = [top for top in tops if "train" not in vars(top)]
-    for top in shadowed:
-        top.train = partial(_set_mode, top)
-    try:
-        yield
-    finally:
-        for top in shadowed:
-            del top.train
-
-
-def _set_mode(module, mode=True):
-    if any(layer.training is not mode for layer in module.modules()):
-        type(module).train(module, mode)
-    return module
 
 
 def batches_in_order(net, source):
@@ -221,10 +198,6 @@ class StageRun:
             name: getattr(net, name)
             for name in ("train_split", "verbose", "callbacks_")
         }
-        self._contexts = ExitStack()
-        self._contexts.enter_context(batch_iterators(net, self.processes))
-        self._contexts.enter_context(computing(net, self.precision))
-        self._contexts.enter_context(modes_set_once(net))
         net.train_split = self._split if self.valid_dataset is not None else None
         net.verbose = int(self.verbose > 1)
         users = [
@@ -242,6 +215,12 @@ class StageRun:
         if self.processes.size > 1:
             ours.insert(0, ("shared_training", SharedTraining(self.processes)))
         net.callbacks_ = ours + users
+        self._contexts = ExitStack()
+        self._contexts.enter_context(batch_iterators(net, self.processes))
+        self._contexts.enter_context(computing(net, self.precision))
+        self._contexts.enter_context(modes_set_once(net))
+        if not users:
+            self._contexts.enter_context(lean_steps(net))
         return self
 
     def __exit__(self, *error):
