@@ -43,13 +43,16 @@ def scale_maps(maps):
     """
     if maps.dtype == np.float16:
         maps = maps.astype(np.float32)
-    axes = tuple(range(1, maps.ndim))
-    low = maps.min(axis=axes, keepdims=True)
-    high = maps.max(axis=axes, keepdims=True)
+    flat = maps.reshape(len(maps), -1)
+    low = flat.min(axis=1, keepdims=True)
+    high = flat.max(axis=1, keepdims=True)
     span = high - low
-    constant = span <= RESOLUTION * np.maximum(np.abs(low), np.abs(high))
-    scaled = (maps - low) / np.where(constant, 1, span)
-    return np.where(constant, 0, scaled).astype(np.float32)
+    constant = (span <= RESOLUTION * np.maximum(np.abs(low), np.abs(high)))[:, 0]
+    span[constant] = 1
+    scaled = flat - low
+    scaled /= span
+    scaled[constant] = 0
+    return scaled.reshape(maps.shape).astype(np.float32, copy=False)
 
 
 def resize_maps(maps, item_shape):
@@ -122,7 +125,7 @@ def threshold_maps(saliency, threshold, rule="sigma"):
     n = len(saliency)
     flat = saliency.reshape(n, -1)
     if rule == "sigma":
-        hidden = flat > _mean_plus_std(flat, flat > 0, threshold)
+        hidden = flat > _mean_plus_std(flat, (flat > 0).sum(axis=1), threshold)
     elif rule == "quantile":
         hidden = flat > np.quantile(flat, 1 - threshold, axis=1, keepdims=True)
     else:
@@ -131,7 +134,7 @@ def threshold_maps(saliency, threshold, rule="sigma"):
     if rule == "sigma" and empty.any():
         rows = np.flatnonzero(empty)
         over = flat[rows]
-        hidden[rows] = over > _mean_plus_std(over, np.ones_like(over, bool), threshold)
+        hidden[rows] = over > _mean_plus_std(over, over.shape[1], threshold)
         if saliency.ndim == 2:
             rows = rows[~hidden[rows].any(axis=1) & (flat[rows].max(axis=1) > 0)]
             hidden[rows, flat[rows].argmax(axis=1)] = True
@@ -165,13 +168,15 @@ def check_threshold(threshold, rule):
         )
 
 
-def _mean_plus_std(flat, where, threshold):
-    """Return mean + threshold * population std of some positions of each row."""
-    count = np.maximum(where.sum(axis=1, keepdims=True), 1)
-    mean = np.sum(flat, axis=1, keepdims=True, where=where, dtype=np.float64) / count
-    variance = np.sum((flat - mean) ** 2, axis=1, keepdims=True, where=where) / count
-    # With no position at all nothing is above: the row is all zero.
-    return mean + threshold * np.sqrt(variance)
+def _mean_plus_std(flat, counts, threshold):
+    """Return mean + threshold * population std of the first so many, the rest being 0."""
+    # In double precision, where the mean of squares may stand for a second pass.
+    values = flat.astype(np.float64)
+    counts = np.maximum(counts, 1)
+    mean = values.sum(axis=1) / counts
+    variance = np.einsum("ij,ij->i", values, values) / counts - mean**2
+    # Of no position at all nothing is above: the row is all zero.
+    return (mean + threshold * np.sqrt(np.maximum(variance, 0)))[:, None]
 
 
 def fill_values(fill, source):
