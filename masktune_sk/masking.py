@@ -169,7 +169,7 @@ def check_threshold(threshold, rule):
 
 
 def _mean_plus_std(flat, counts, threshold):
-    """Return mean + threshold * population std of the first so many, the rest being 0."""
+    """Return mean + threshold * population std of so many, all others being 0."""
     # In double precision, where the mean of squares may stand for a second pass.
     values = flat.astype(np.float64)
     counts = np.maximum(counts, 1)
