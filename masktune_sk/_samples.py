@@ -58,7 +58,7 @@ def samples_to_fit(estimator, X, y):
         )
     y = column_or_1d(as_array(y), warn=True)
     check_consistent_length(source, y)
-    if y.dtype.kind in "fO":
+    if y.dtype.kind in ("f", "O"):
         assert_all_finite(y, input_name="y")
     check_finite(source)
     check_repeats(source)
