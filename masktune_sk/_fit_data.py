@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import numpy as np
+import torch
 
 from .data import Source
 from .training import Processes, StageCache
@@ -91,6 +92,8 @@ class FitData:
                 for name, value in self.template.get_params(deep=False).items()
                 if name not in NO_PART_OF_RESULTS
             }
+            # Its kind counts: of several processes each has a device of its own.
+            net["device"] = torch.device(net.get("device") or "cpu").type
             valid = self.valid.fingerprint() if isinstance(self.valid, Source) else None
             self._identity = self.cache.key(
                 [version(name) for name in PACKAGES],
