@@ -118,7 +118,8 @@ def use_locally(net):
         )
     net.set_params(
         accelerator=LocalAccelerator(accelerator),
-        device=str(accelerator.device),
+        # What is on "cpu:0", as Accelerate numbers it, torch can save and not load.
+        device="cpu" if accelerator.device.type == "cpu" else str(accelerator.device),
         # skorch would print epochs through the accelerator, whatever verbose is.
         callbacks__print_log__sink=print,
     )
