@@ -383,7 +383,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     def _find_maps(self, data, net, source, method, layer, erm_key):
         """Compute the maps of the training rows, or find them."""
         by_label = self.saliency_target == "true"
-        key = erm_key and data.key(erm_key, self.mask_from, method, layer, by_label)
+        key = erm_key and data.key(erm_key, method, layer, by_label)
 
         def compute(rows):
             return compute_maps(

@@ -270,8 +270,7 @@ def as_source(X, y=None, *, n_workers=0):
     """
     if isinstance(X, DatasetView):
         return X.source, X._y if y is None else y
-    if isinstance(X, TensorDataset):
-        X, y = unpacked(X, y)
+    X, y = unpacked(X, y)
     if isinstance(X, Dataset):
         return DatasetSource(X, n_workers=n_workers), y
     X = np.asarray(as_array(X))
