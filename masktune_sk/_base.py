@@ -137,6 +137,8 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             processes=processes,
             cache=cache,
             repeatable=self.random_state is not None,
+            augment=self.augment,
+            verbose=self.verbose,
         )
         if processes.size > 1:
             processes.check_same(_digest(data), "samples")

@@ -7,7 +7,16 @@ import numpy as np
 import torch
 
 from .data import Source
-from .training import Processes, StageCache
+from .training import (
+    Processes,
+    StageCache,
+    TrainedState,
+    build_net,
+    check_output,
+    check_trains,
+    seeded,
+    train_erm,
+)
 
 __all__ = ["PACKAGES", "FitData"]
 
@@ -46,6 +55,10 @@ class FitData:
         Where results of stages are found again.
     repeatable : bool
         Whether another fit would draw the same seeds, so that storing makes sense.
+    augment : callable or None
+        Applied to each training sample.
+    verbose : int
+        How much is printed.
     """
 
     template: object
@@ -59,6 +72,8 @@ class FitData:
     processes: Processes
     cache: StageCache
     repeatable: bool
+    augment: object
+    verbose: int
     _identity: str | None = field(default=None, init=False)
 
     def seed(self):
@@ -108,3 +123,75 @@ class FitData:
     def fetch(self, stage, key, compute):
         """Return the stored result of a stage, or compute and store it."""
         return self.cache.fetch(stage, key, compute, self.processes)
+
+    def train_erm(self, check, *, keep_best=False):
+        """Run the first training, find its result, or take the frozen net for it.
+
+        Parameters
+        ----------
+        check : callable
+            What a method asks of a net, ``check(net)``, before the first batch.
+        keep_best : bool, default=False
+            Keep the weights of the epoch with the best validation accuracy too.
+
+        Returns
+        -------
+        state : TrainedState
+            What was trained.
+        key : str or None
+            What a stage that looks at it depends on.
+
+        Raises
+        ------
+        ValueError
+            If the net, the samples and `augment` do not go together, or if the stored
+            result is that of another number of processes.
+        """
+        seed = self.seed()
+
+        def check_all(net):
+            self._check_net(net)
+            check(net)
+
+        if self.fitted is not None:
+            state = TrainedState.of(self.fitted)
+            with seeded(seed):
+                check_all(build_net(self.template, state, precision=self.precision))
+            return state, self.key(state.weights)
+        key = self.key(seed, self.augment, keep_best)
+
+        def train():
+            return train_erm(
+                self.template,
+                self.train,
+                valid=self.valid,
+                seed=seed,
+                augment=self.augment,
+                keep_best=keep_best,
+                before=check_all,
+                precision=self.precision,
+                verbose=self.verbose,
+            )
+
+        state = self.fetch("ERM", key, train)
+        if state.n_processes != self.processes.size:
+            raise ValueError(
+                f"The ERM stage in memory was trained by {state.n_processes} "
+                f"process(es), and this fit has {self.processes.size}. Start as many "
+                "again, or name another memory; nothing was changed there."
+            )
+        return state, key
+
+    def _check_net(self, net):
+        """Refuse what only a net that can run will show."""
+        probe = self.probe()
+        check_output(net, probe, self.n_classes, self.precision)
+        X = probe.batch(np.arange(len(probe)))
+        check_trains(net, X, len(self.train))
+        if self.augment is not None:
+            shape = tuple(getattr(self.augment(X[0]), "shape", ()))
+            if shape != self.train.item_shape:
+                raise ValueError(
+                    "augment must return a tensor of the shape it is given, "
+                    f"{self.train.item_shape}; got {shape}."
+                )

@@ -18,15 +18,7 @@ from .masking import (
     threshold_maps,
 )
 from .saliency import METHODS, BaseSaliency, compute_maps, resolve_saliency
-from .training import (
-    TrainedState,
-    build_net,
-    check_output,
-    check_trains,
-    refit,
-    seeded,
-    train_erm,
-)
+from .training import build_net, refit
 
 __all__ = ["MaskTuneClassifier"]
 
@@ -303,11 +295,17 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
                 "mask_from='best' needs a validation set to find the best epoch. Set "
                 "validation_fraction above 0, or mask_from='last'."
             )
-        erm, erm_key = self._train_erm(data, best)
+
+        def check(net):
+            method, layer = self._resolve_saliency(net, probe)
+            compute_maps(net, probe, method, layer, pack=True, precision=data.precision)
+
+        probe = data.probe()
+        erm, erm_key = data.train_erm(check, keep_best=best)
         net = erm_net = build_net(
             data.template, erm, best=best, precision=data.precision
         )
-        method, layer = self._resolve_saliency(erm_net, data.probe())
+        method, layer = self._resolve_saliency(erm_net, probe)
         history = [{"stage": "ERM", **row} for row in erm.history]
 
         state, source = erm, data.train
@@ -342,43 +340,6 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             fitted["maps_"] = maps
         before = erm.best_holdout_proba if best else erm.holdout_proba
         return fitted, (before, state.holdout_proba)
-
-    def _train_erm(self, data, keep_best):
-        """Run, find or skip the first training; return what depends on it as a key."""
-        seed = data.seed()
-
-        def check(net):
-            self._check_before_training(net, data)
-
-        if data.fitted is not None:
-            state = TrainedState.of(data.fitted)
-            with seeded(seed):
-                check(build_net(data.template, state, precision=data.precision))
-            return state, data.key(state.weights)
-        key = data.key(seed, self.augment, keep_best)
-
-        def train():
-            return train_erm(
-                data.template,
-                data.train,
-                valid=data.valid,
-                seed=seed,
-                augment=self.augment,
-                keep_best=keep_best,
-                before=check,
-                precision=data.precision,
-                verbose=self.verbose,
-            )
-
-        state = data.fetch("ERM", key, train)
-        if state.n_processes != data.processes.size:
-            raise ValueError(
-                f"The ERM stage in memory={self.memory!r} was trained by "
-                f"{state.n_processes} process(es), and this fit has "
-                f"{data.processes.size}. Start as many again, or name another memory; "
-                "nothing was changed there."
-            )
-        return state, key
 
     def _find_maps(self, data, net, source, method, layer, erm_key):
         """Compute the maps of the training rows, or find them."""
@@ -439,7 +400,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             lr=self.refit_lr,
             optimizer=self.refit_optimizer if i == 1 else "continue",
             seed=seed,
-            augment=self.augment,
+            augment=data.augment,
             precision=data.precision,
             stage="refit" if self.n_mask_rounds == 1 else f"refit {i}",
             verbose=self.verbose,
@@ -448,24 +409,6 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     def _resolve_saliency(self, net, probe):
         X = probe.batch(np.arange(len(probe)))
         return resolve_saliency(self.saliency, self.target_layer, net, X)
-
-    # ------------------------------------------------------------------ checks
-
-    def _check_before_training(self, net, data):
-        """Refuse what only a net that can run will show, before the first batch."""
-        probe = data.probe()
-        check_output(net, probe, data.n_classes, data.precision)
-        X = probe.batch(np.arange(len(probe)))
-        check_trains(net, X, len(data.train))
-        method, layer = self._resolve_saliency(net, probe)
-        compute_maps(net, probe, method, layer, pack=True, precision=data.precision)
-        if self.augment is not None:
-            shape = tuple(getattr(self.augment(X[0]), "shape", ()))
-            if shape != data.train.item_shape:
-                raise ValueError(
-                    f"augment must return a tensor of the shape it is given, "
-                    f"{data.train.item_shape}; got {shape}."
-                )
 
     # ------------------------------------------------------------------ looking
 
