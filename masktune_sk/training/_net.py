@@ -197,7 +197,13 @@ def check_output(net, source, n_classes, precision="float32"):
     name = type(net.module_).__name__
     try:
         proba = predict_proba(net, TorchView(source), precision)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AssertionError,
+    ) as error:
         shape = source.item_shape
         hint = ""
         if len(shape) == 3 and shape[-1] in (1, 3, 4):

@@ -356,7 +356,10 @@ def test_samples_of_a_shape_the_module_cannot_take_are_refused():
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-@pytest.mark.parametrize("error", [RuntimeError, ValueError, TypeError, IndexError])
+FAILURES = [RuntimeError, ValueError, TypeError, IndexError, AssertionError]
+
+
+@pytest.mark.parametrize("error", FAILURES)
 def test_a_failing_forward_is_reported_with_the_modules_own_words(error):
     net = build_net(make_net(Failing, module__error=error))
     with pytest.raises(ValueError, match="Failing can't take samples.*boom") as caught:
