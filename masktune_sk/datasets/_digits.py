@@ -1,31 +1,26 @@
 """Real 8x8 digits laid out like MNIST, with a coloured square as a shortcut."""
 
-import numbers
-
 import numpy as np
 from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
+
+from ._planted import COLOURS as _COLOURS
+from ._planted import (
+    as_rgb,
+    assign_conflicting,
+    assign_nothing,
+    check_images,
+    check_labels,
+    check_option,
+    check_shortcut,
+    is_int,
+    make_bunch,
+)
 
 _SUBSETS = ("train", "test", "all")
-_SQUARES = ("biased", "aligned", "conflicting", "none")
 _BORDER = 4  # MNIST's layout: a 20x20 digit with an empty border of 4 pixels
-
-# Any two are at least 179 apart in RGB, and none has three equal channels, so a
-# square is never mistaken for ink, nor for the square of another class.
-_COLOURS = {
-    "red": (255, 0, 0),
-    "green": (0, 255, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-    "magenta": (255, 0, 255),
-    "cyan": (0, 255, 255),
-    "olive": (128, 128, 0),
-    "teal": (0, 128, 128),
-    "purple": (128, 0, 128),
-    "salmon": (255, 128, 128),
-}
 
 
 def load_shortcut_digits(
@@ -142,76 +137,109 @@ def load_shortcut_digits(
     digits 5-9, no square: 596
     digits 5-9, square: 31
     """
-    _check_parameters(subset, square, conflict_ratio, n_classes, square_size)
+    check_option(subset, _SUBSETS, name="subset")
+    ratio = check_shortcut(square, conflict_ratio, name="square")
+    _check_parameters(n_classes, square_size)
     rng = check_random_state(random_state)
 
     images, digit = _load_subset(subset)
     target = digit // 5 if n_classes == 2 else digit.copy()
-    ratio = {"aligned": 0.0, "conflicting": 1.0}.get(square, conflict_ratio)
     no_square = 0 if n_classes == 2 else n_classes
-    if square == "none":
-        bias = np.full_like(target, no_square)
-        aligned = np.zeros(len(target), dtype=bool)
+    if ratio is None:
+        bias, aligned = assign_nothing(target, no_square)
     else:
-        bias, aligned = _draw_bias(target, n_classes, ratio, rng)
+        # With two classes the square belongs to class 0.
+        carrier = 0 if n_classes == 2 else None
+        bias, aligned = assign_conflicting(
+            target, n_classes, ratio, rng, carrier=carrier
+        )
 
-    data = np.repeat(images[:, np.newaxis], 3, axis=1)
+    data = as_rgb(images)
     artifact_mask = np.zeros(images.shape, dtype=bool)
     planted = bias != no_square
     colours = np.array(list(_COLOURS.values()), dtype=np.uint8)
     colour = colours[bias[planted] if n_classes == 10 else 0]
     data[planted, :, :square_size, :square_size] = colour[..., np.newaxis, np.newaxis]
     artifact_mask[planted, :square_size, :square_size] = True
-    if return_X_y:
-        return data, target
-
-    group_names, n_bias = _name_groups(n_classes)
-    return Bunch(
-        data=data,
-        target=target,
-        bias=bias,
-        groups=target * n_bias + bias,
-        aligned=aligned,
+    class_names, bias_names = _names(n_classes)
+    return make_bunch(
+        data,
+        target,
+        bias,
+        aligned,
         artifact_mask=artifact_mask,
         digit=digit,
-        group_names=group_names,
-        DESCR=(
+        class_names=class_names,
+        bias_names=bias_names,
+        descr=(
             f"{len(data)} handwritten digits ({subset=}) of scikit-learn's "
             f"load_digits, laid out like MNIST, in {n_classes} classes. Shortcut: a "
             f"{square_size}x{square_size} square in the top-left corner ({square=}), "
             f"on {planted.sum()} images; {aligned.sum()} are aligned with their class."
         ),
+        return_X_y=return_X_y,
     )
 
 
-def _check_parameters(subset, square, conflict_ratio, n_classes, square_size):
-    """Refuse bad values by telling what was expected."""
-    for name, value, options in (
-        ("subset", subset, _SUBSETS),
-        ("square", square, _SQUARES),
-    ):
-        if not isinstance(value, str) or value not in options:
-            expected = ", ".join(f"'{option}'" for option in options)
-            raise ValueError(f"{name} must be one of {expected}; got {value!r}.")
-    # NaN fails the comparison, as it should
-    if not (isinstance(conflict_ratio, numbers.Real) and 0 <= conflict_ratio <= 1):
+def given_or_bundled(X, y, subset, *, channels=(1, 3)):
+    """Return the images and labels that a user brought, or the bundled digits.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, h, w) or (n, c, h, w), uint8, or None
+        Images. None: the digits of scikit-learn, laid out like MNIST.
+    y : array-like of shape (n,) or None
+        Their labels, from 0 on. None if X is.
+    subset : {"train", "test", "all"}
+        Which of the bundled digits. "all" if X is given.
+    channels : tuple of int, default=(1, 3)
+        The numbers of channels allowed.
+
+    Returns
+    -------
+    images : ndarray of shape (n, h, w) or (n, c, h, w), uint8
+        Images.
+    labels : ndarray of shape (n,), int64
+        Labels.
+    source : str
+        Where they come from, for DESCR.
+
+    Raises
+    ------
+    ValueError
+        If they are none such, or only one of X and y is given.
+    """
+    check_option(subset, _SUBSETS, name="subset")
+    if (X is None) != (y is None):
+        given, missing = ("y", "X") if X is None else ("X", "y")
         raise ValueError(
-            f"conflict_ratio must be a number from 0 to 1, got {conflict_ratio!r}."
+            f"{given} is given, but {missing} is None. Pass images and their labels, "
+            "or neither for the bundled digits."
         )
-    if not _is_int(n_classes) or n_classes not in (2, 10):
+    if X is None:
+        source = f"handwritten digits ({subset=}) of scikit-learn's load_digits"
+        return *_load_subset(subset), f"{source}, laid out like MNIST"
+    if subset != "all":
+        raise ValueError(
+            f"subset={subset!r} chooses among the bundled digits, but X is given. "
+            "Pass the part of X and y that you want."
+        )
+    images = check_images(X, channels=channels)
+    return images, check_labels(y, len(images)), "images"
+
+
+def _check_parameters(n_classes, square_size):
+    """Refuse bad values by telling what was expected."""
+    if not is_int(n_classes) or n_classes not in (2, 10):
         raise ValueError(
             "n_classes must be 2 (digits 0-4 against 5-9) or 10 (a class for every "
             f"digit), got {n_classes!r}."
         )
-    if not _is_int(square_size) or not 1 <= square_size <= _BORDER:
+    if not is_int(square_size) or not 1 <= square_size <= _BORDER:
         raise ValueError(
             f"square_size must be an integer from 1 to {_BORDER}, the empty border in "
             f"pixels: a larger square would cover the digit. Got {square_size!r}."
         )
-
-
-def _is_int(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _load_subset(subset):
@@ -229,30 +257,11 @@ def _load_subset(subset):
     return np.pad(images, ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER))), digit
 
 
-def _draw_bias(target, n_classes, ratio, rng):
-    """Return the bias, and where it is aligned, with a share of conflicting images."""
-    # With two classes the square (bias 1) belongs to class 0
-    own = 1 - target if n_classes == 2 else target
-    bias = own.copy()
-    for label in range(n_classes):
-        members = rng.permutation(np.flatnonzero(target == label))
-        # A shift that is never 0 shows another class; with two classes, the other.
-        # Drawn for all members, so that `ratio` only sets how many of them are used.
-        shift = rng.randint(1, n_classes, size=len(members))
-        if n_classes == 2 and label == 0:  # the paper rounds the number of squares
-            n_conflicting = len(members) - round(len(members) * (1 - ratio))
-        else:
-            n_conflicting = round(len(members) * ratio)
-        chosen = members[:n_conflicting]
-        bias[chosen] = (own[chosen] + shift[:n_conflicting]) % n_classes
-    return bias, bias == own
-
-
-def _name_groups(n_classes):
-    """Return the names in the order of the group numbers, and the number of biases."""
+def _names(n_classes):
+    """Return what each class and each bias is."""
     if n_classes == 2:
-        classes, biases = ["digits 0-4", "digits 5-9"], ["no square", "square"]
-    else:
-        classes = [f"digit {label}" for label in range(n_classes)]
-        biases = [*(f"{colour} square" for colour in _COLOURS), "no square"]
-    return [f"{label}, {bias}" for label in classes for bias in biases], len(biases)
+        return ["digits 0-4", "digits 5-9"], ["no square", "square"]
+    return (
+        [f"digit {label}" for label in range(n_classes)],
+        [*(f"{colour} square" for colour in _COLOURS), "no square"],
+    )
