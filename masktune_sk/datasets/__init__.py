@@ -9,6 +9,47 @@ value of the spurious attribute, `groups` is class x bias, and `artifact_mask` i
 where a pixel belongs to the shortcut.
 """
 
+from masktune_sk.datasets._artifacts import make_artifact
+from masktune_sk.datasets._bar import fetch_bar
+from masktune_sk.datasets._bffhq import fetch_bffhq
+from masktune_sk.datasets._cats_vs_dogs import fetch_cats_vs_dogs
+from masktune_sk.datasets._celeba import fetch_celeba
+from masktune_sk.datasets._colored import make_colored
+from masktune_sk.datasets._composer import make_composite
+from masktune_sk.datasets._corrupted import make_corrupted
 from masktune_sk.datasets._digits import load_shortcut_digits
+from masktune_sk.datasets._folder import BiasedImageDataset
+from masktune_sk.datasets._imagenet9 import fetch_imagenet9
+from masktune_sk.datasets._leaky import make_leaky_column
+from masktune_sk.datasets._medical import fetch_bone_age, fetch_isic2019
+from masktune_sk.datasets._small_images import (
+    fetch_cifar10,
+    fetch_fashion_mnist,
+    fetch_mnist,
+    fetch_svhn,
+)
+from masktune_sk.datasets._square import make_square_shortcut
+from masktune_sk.datasets._waterbirds import fetch_waterbirds
 
-__all__ = ["load_shortcut_digits"]
+__all__ = [
+    "BiasedImageDataset",
+    "fetch_bar",
+    "fetch_bffhq",
+    "fetch_bone_age",
+    "fetch_cats_vs_dogs",
+    "fetch_celeba",
+    "fetch_cifar10",
+    "fetch_fashion_mnist",
+    "fetch_imagenet9",
+    "fetch_isic2019",
+    "fetch_mnist",
+    "fetch_svhn",
+    "fetch_waterbirds",
+    "load_shortcut_digits",
+    "make_artifact",
+    "make_colored",
+    "make_composite",
+    "make_corrupted",
+    "make_leaky_column",
+    "make_square_shortcut",
+]
