@@ -6,30 +6,31 @@ downloads them or reads a local copy.
 
 Every function returns the same fields for the same things: `bias` is a sample's
 value of the spurious attribute, `groups` is class x bias, and `artifact_mask` is True
-where a pixel belongs to the shortcut.
+where a pixel belongs to the shortcut. Arrays come in a Bunch; images in files come as a
+`BiasedImageDataset`, a torch Dataset that reads an image when it is asked for.
 """
 
-from masktune_sk.datasets._artifacts import make_artifact
-from masktune_sk.datasets._bar import fetch_bar
-from masktune_sk.datasets._bffhq import fetch_bffhq
-from masktune_sk.datasets._cats_vs_dogs import fetch_cats_vs_dogs
-from masktune_sk.datasets._celeba import fetch_celeba
-from masktune_sk.datasets._colored import make_colored
-from masktune_sk.datasets._composer import make_composite
-from masktune_sk.datasets._corrupted import make_corrupted
-from masktune_sk.datasets._digits import load_shortcut_digits
-from masktune_sk.datasets._folder import BiasedImageDataset
-from masktune_sk.datasets._imagenet9 import fetch_imagenet9
-from masktune_sk.datasets._leaky import make_leaky_column
-from masktune_sk.datasets._medical import fetch_bone_age, fetch_isic2019
-from masktune_sk.datasets._small_images import (
+from masktune_sk.datasets._fetch.bar import fetch_bar
+from masktune_sk.datasets._fetch.bffhq import fetch_bffhq
+from masktune_sk.datasets._fetch.cats_vs_dogs import fetch_cats_vs_dogs
+from masktune_sk.datasets._fetch.celeba import fetch_celeba
+from masktune_sk.datasets._fetch.folder import BiasedImageDataset
+from masktune_sk.datasets._fetch.imagenet9 import fetch_imagenet9
+from masktune_sk.datasets._fetch.medical import fetch_bone_age, fetch_isic2019
+from masktune_sk.datasets._fetch.small_images import (
     fetch_cifar10,
     fetch_fashion_mnist,
     fetch_mnist,
     fetch_svhn,
 )
-from masktune_sk.datasets._square import make_square_shortcut
-from masktune_sk.datasets._waterbirds import fetch_waterbirds
+from masktune_sk.datasets._fetch.waterbirds import fetch_waterbirds
+from masktune_sk.datasets._make.artifacts import make_artifact
+from masktune_sk.datasets._make.colored import make_colored
+from masktune_sk.datasets._make.composer import make_composite
+from masktune_sk.datasets._make.corrupted import make_corrupted
+from masktune_sk.datasets._make.digits import load_shortcut_digits
+from masktune_sk.datasets._make.leaky import make_leaky_column
+from masktune_sk.datasets._make.square import make_square_shortcut
 
 __all__ = [
     "BiasedImageDataset",

@@ -9,9 +9,9 @@ from PIL import ImageFont
 from sklearn.datasets import load_sample_images
 
 from masktune_sk.datasets import make_artifact
-from masktune_sk.datasets._artifacts import _TRIGGER
-from masktune_sk.datasets._drawn_text import _N_SECONDS, draw_text, draw_timestamp
-from masktune_sk.datasets._streams import image_stream
+from masktune_sk.datasets._make.artifacts import _TRIGGER
+from masktune_sk.datasets._make.drawn_text import _N_SECONDS, draw_text, draw_timestamp
+from masktune_sk.datasets._make.streams import image_stream
 
 ARTIFACTS = ["timestamp", "brightness", "lsb", "text"]
 EVERYWHERE = {"classes": None, "proportion": 1}

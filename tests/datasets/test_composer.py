@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from masktune_sk.datasets._composer import make_composite
-from masktune_sk.datasets._composer_variants import VARIANTS
+from masktune_sk.datasets._make.composer import make_composite
+from masktune_sk.datasets._make.composer_variants import VARIANTS
 
 SOFT_DISC = np.clip(14 - 2 * np.hypot(*np.mgrid[-6:6, -8:8] + 0.5), 0, 1)
 MIXED = ["mixed_same", "mixed_rand", "mixed_next"]

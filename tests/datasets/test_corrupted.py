@@ -11,8 +11,9 @@ from PIL import Image
 from scipy.ndimage import zoom
 from sklearn.datasets import load_sample_images
 
-from masktune_sk.datasets import _corrupted, make_corrupted
-from masktune_sk.datasets._corruptions import (
+from masktune_sk.datasets import make_corrupted
+from masktune_sk.datasets._make import corrupted as _corrupted
+from masktune_sk.datasets._make.corruptions import (
     CORRUPTIONS,
     TYPE_0,
     TYPE_1,
@@ -23,8 +24,8 @@ from masktune_sk.datasets._corruptions import (
     corrupt,
     levels_of,
 )
-from masktune_sk.datasets._streams import image_stream
-from masktune_sk.datasets._textures import frost_textures, plasma
+from masktune_sk.datasets._make.streams import image_stream
+from masktune_sk.datasets._make.textures import frost_textures, plasma
 
 MNIST_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 CIFAR10_COUNTS = [5000] * 10

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from sklearn.datasets import load_digits
 
 from masktune_sk.datasets import load_shortcut_digits
-from masktune_sk.datasets._digits import _COLOURS
+from masktune_sk.datasets._make.digits import _COLOURS
 
 TRAIN_COUNTS = [124, 127, 124, 128, 127, 127, 127, 125, 122, 126]
 TEST_COUNTS = [54, 55, 53, 55, 54, 55, 54, 54, 52, 54]

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 from numpy.testing import assert_allclose, assert_array_equal
 
-from masktune_sk.datasets._leaky import make_leaky_column
+from masktune_sk.datasets._make.leaky import make_leaky_column
 
 SHORTCUTS = ["biased", "aligned", "conflicting", "none"]
 

@@ -8,17 +8,19 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from masktune_sk.datasets._planted import (
-    as_rgb,
-    assign_by_milestones,
-    assign_conflicting,
-    assign_nothing,
+from masktune_sk.datasets._checks import (
     check_images,
     check_labels,
     check_option,
     check_ratio,
-    check_shortcut,
     is_int,
+)
+from masktune_sk.datasets._make.planted import (
+    as_rgb,
+    assign_by_milestones,
+    assign_conflicting,
+    assign_nothing,
+    check_shortcut,
     make_bunch,
 )
 

@@ -21,7 +21,7 @@ from masktune_sk.datasets import (
     fetch_isic2019,
     fetch_waterbirds,
 )
-from masktune_sk.datasets._local_copy import random_subset
+from masktune_sk.datasets._fetch.local_copy import random_subset
 
 ORIGINS = {
     fetch_waterbirds: "https://nlp.stanford.edu/data/dro/waterbird_complete95",

@@ -12,8 +12,8 @@ from numpy.testing import assert_array_equal
 from torchvision.datasets import MNIST
 
 from masktune_sk.datasets import load_shortcut_digits
-from masktune_sk.datasets._planted import COLOURS
-from masktune_sk.datasets._square import make_square_shortcut
+from masktune_sk.datasets._make.planted import COLOURS
+from masktune_sk.datasets._make.square import make_square_shortcut
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

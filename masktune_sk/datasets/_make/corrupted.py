@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from masktune_sk.datasets._corruptions import (
+from .._checks import check_images, check_labels, check_option, check_ratio, is_int
+from .corruptions import (
     CORRUPTIONS,
     MIN_SIDE,
     TYPE_0,
@@ -10,17 +11,8 @@ from masktune_sk.datasets._corruptions import (
     corrupt,
     levels_of,
 )
-from masktune_sk.datasets._planted import (
-    assign_by_milestones,
-    assign_conflicting,
-    check_images,
-    check_labels,
-    check_option,
-    check_ratio,
-    is_int,
-    make_bunch,
-)
-from masktune_sk.datasets._streams import check_streams, image_stream
+from .planted import assign_by_milestones, assign_conflicting, make_bunch
+from .streams import check_streams, image_stream
 
 _LISTS = {"type0": TYPE_0, "type1": TYPE_1}
 _ASSIGNMENTS = ("milestones", "random")

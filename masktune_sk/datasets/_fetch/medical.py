@@ -6,9 +6,9 @@ Both without a shortcut of their own; the paper that uses them plants one.
 import numpy as np
 from torchvision.transforms import InterpolationMode, v2
 
-from ._folder import image_transform
-from ._local_copy import LocalCopy, random_subset
-from ._planted import check_option
+from .._checks import check_option
+from .folder import image_transform
+from .local_copy import LocalCopy, random_subset
 
 _SUBSETS = ("train", "val", "test", "all")
 _ISIC_ORIGIN = (

@@ -3,9 +3,9 @@
 import numpy as np
 from torchvision.transforms import v2
 
-from ._folder import image_transform
-from ._local_copy import LocalCopy
-from ._planted import check_option
+from .._checks import check_option
+from .folder import image_transform
+from .local_copy import LocalCopy
 
 _FOLDER = "waterbird_complete95_forest2water2"
 _ORIGIN = (

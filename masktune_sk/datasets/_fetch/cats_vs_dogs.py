@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torchvision.transforms import InterpolationMode, v2
 
-from ._folder import image_transform, unreadable
-from ._local_copy import LocalCopy, random_subset
-from ._planted import check_option
+from .._checks import check_option
+from .folder import image_transform, unreadable
+from .local_copy import LocalCopy, random_subset
 
 _ORIGIN = (
     "Cats vs Dogs is at https://www.microsoft.com/en-us/download/details.aspx?id=54765 "

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from torchvision.transforms import v2
 
-from ._folder import image_transform
-from ._local_copy import LocalCopy
-from ._planted import check_option, check_ratio
+from .._checks import check_option, check_ratio
+from .folder import image_transform
+from .local_copy import LocalCopy
 
 _ORIGIN = (
     "BAR is at https://github.com/alinlab/BAR; the copies with a conflict_ratio are "

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import check_random_state
 
-from ._planted import assign_conflicting, check_shortcut, is_int, make_bunch
+from .._checks import is_int
+from .planted import assign_conflicting, check_shortcut, make_bunch
 
 
 def make_leaky_column(

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from ._local_copy import LocalCopy
-from ._planted import check_option
+from .._checks import check_option
+from .local_copy import LocalCopy
 
 _ORIGIN = (
     "ImageNet-9 is at https://github.com/MadryLab/backgrounds_challenge: in9l.tar.gz "

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 
-from ._planted import check_option
+from .._checks import check_option
 
 _CHECKS = ("exists", "decode", "none")
 _N_NAMED = 5  # files that an error names

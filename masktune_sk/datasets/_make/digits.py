@@ -6,16 +6,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
-from ._planted import COLOURS as _COLOURS
-from ._planted import (
+from .._checks import check_images, check_labels, check_option, is_int
+from .planted import COLOURS as _COLOURS
+from .planted import (
     as_rgb,
     assign_conflicting,
     assign_nothing,
-    check_images,
-    check_labels,
-    check_option,
     check_shortcut,
-    is_int,
     make_bunch,
 )
 

@@ -3,15 +3,14 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ._digits import given_or_bundled
-from ._planted import (
+from .._checks import check_option, is_int
+from .digits import given_or_bundled
+from .planted import (
     as_rgb,
     assign_by_milestones,
     assign_conflicting,
     assign_nothing,
-    check_option,
     check_shortcut,
-    is_int,
     make_bunch,
 )
 

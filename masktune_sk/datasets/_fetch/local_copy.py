@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ._folder import BiasedImageDataset
+from .folder import BiasedImageDataset
 
 
 class LocalCopy:

@@ -1,7 +1,7 @@
 """MNIST, Fashion-MNIST, CIFAR-10 and SVHN, from local copies or downloaded."""
 
-from ._array_copies import Cifar10Copy, IdxCopy, SvhnCopy, folder_of_copies
-from ._planted import check_option
+from .._checks import check_option
+from .array_copies import Cifar10Copy, IdxCopy, SvhnCopy, folder_of_copies
 
 _DIGITS = tuple("0123456789")
 _MNIST = IdxCopy(

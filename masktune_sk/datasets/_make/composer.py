@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.utils import check_random_state
 
-from masktune_sk.datasets._composer_variants import (
+from .._checks import check_images, check_labels, check_option, check_ratio, is_int
+from .composer_variants import (
     OPAQUE,
     VARIANTS,
     check_geometry,
@@ -13,15 +14,7 @@ from masktune_sk.datasets._composer_variants import (
     fit_backgrounds,
     visible_boxes,
 )
-from masktune_sk.datasets._planted import (
-    assign_conflicting,
-    check_images,
-    check_labels,
-    check_option,
-    check_ratio,
-    is_int,
-    make_bunch,
-)
+from .planted import assign_conflicting, make_bunch
 
 _MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 

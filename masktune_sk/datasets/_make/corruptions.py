@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import correlate, gaussian_filter, map_coordinates, zoom
 
-from masktune_sk.datasets._textures import frost_textures, plasma
+from .textures import frost_textures, plasma
 
 TYPE_0 = (
     "snow",

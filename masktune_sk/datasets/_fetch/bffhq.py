@@ -2,9 +2,9 @@
 
 from torchvision.transforms import v2
 
-from ._folder import image_transform
-from ._local_copy import LocalCopy
-from ._planted import check_option, check_ratio
+from .._checks import check_option, check_ratio
+from .folder import image_transform
+from .local_copy import LocalCopy
 
 _ORIGIN = (
     "BFFHQ is linked at https://github.com/kakaoenterprise/Learning-Debiased-Disentangled"

@@ -2,21 +2,15 @@
 
 import numpy as np
 
-from masktune_sk.datasets._drawn_text import (
+from .._checks import check_images, check_labels, check_option, check_ratio, is_int
+from .drawn_text import (
     MAX_LENGTH,
     MIN_SIDE,
     draw_text,
     draw_timestamp,
 )
-from masktune_sk.datasets._planted import (
-    check_images,
-    check_labels,
-    check_option,
-    check_ratio,
-    is_int,
-    make_bunch,
-)
-from masktune_sk.datasets._streams import check_streams, image_stream
+from .planted import make_bunch
+from .streams import check_streams, image_stream
 
 _ARTIFACTS = ("timestamp", "brightness", "lsb", "text")
 _DRAWN = ("timestamp", "text")

@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 from torchvision.transforms import v2
 
-from ._folder import image_transform
-from ._local_copy import LocalCopy
-from ._planted import check_option
+from .._checks import check_option
+from .folder import image_transform
+from .local_copy import LocalCopy
 
 _ORIGIN = (
     "CelebA is at https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: img_align_celeba "

@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 from PIL import Image, ImageOps
 
-from masktune_sk.datasets._planted import check_option, is_int
+from .._checks import check_option, is_int
 
 VARIANTS = (
     "original",

@@ -1,0 +1,1 @@
+"""Loaders: published sets, from a local copy."""

@@ -1,0 +1,1 @@
+"""Generators: a shortcut planted in samples, and the digits bundled for it."""
