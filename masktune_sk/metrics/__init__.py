@@ -1,5 +1,45 @@
-"""Metrics that show what an average over all samples hides."""
+"""Metrics that show what an average over all samples hides.
 
+By group: a classifier that leans on a shortcut fails where the shortcut misleads. By
+coverage: one that abstains is wrong less often, on fewer samples.
+"""
+
+from masktune_sk.metrics._by_group import metric_by_group, worst_group_metric
 from masktune_sk.metrics._group import group_accuracies, worst_group_accuracy_score
+from masktune_sk.metrics._intervals import (
+    group_accuracy_intervals,
+    proportion_interval,
+)
+from masktune_sk.metrics._operating_points import (
+    coverage_at_risk,
+    coverage_score,
+    risk_at_coverage,
+    selective_accuracy_score,
+)
+from masktune_sk.metrics._risk_coverage_display import RiskCoverageDisplay
+from masktune_sk.metrics._scorers import make_selective_scorer
+from masktune_sk.metrics._selective import (
+    augrc_loss,
+    aurc_loss,
+    excess_aurc_loss,
+    risk_coverage_curve,
+)
 
-__all__ = ["group_accuracies", "worst_group_accuracy_score"]
+__all__ = [
+    "RiskCoverageDisplay",
+    "augrc_loss",
+    "aurc_loss",
+    "coverage_at_risk",
+    "coverage_score",
+    "excess_aurc_loss",
+    "group_accuracies",
+    "group_accuracy_intervals",
+    "make_selective_scorer",
+    "metric_by_group",
+    "proportion_interval",
+    "risk_at_coverage",
+    "risk_coverage_curve",
+    "selective_accuracy_score",
+    "worst_group_accuracy_score",
+    "worst_group_metric",
+]

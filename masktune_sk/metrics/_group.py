@@ -1,15 +1,14 @@
 """Accuracy by group: a shortcut shows where it fails, not on average."""
 
-import warnings
-
 import numpy as np
-from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import (
     assert_all_finite,
     check_consistent_length,
     column_or_1d,
 )
 from sklearn.utils.multiclass import type_of_target, unique_labels
+
+from masktune_sk.metrics._by_group import evaluate_groups
 
 
 def group_accuracies(y_true, y_pred, *, groups, expected_groups=None):
@@ -60,7 +59,8 @@ def group_accuracies(y_true, y_pred, *, groups, expected_groups=None):
     >>> group_accuracies(y_true, y_pred, groups=groups)
     {'aligned': 1.0, 'conflicting': 0.0}
     """
-    return _accuracies(y_true, y_pred, groups, expected_groups)
+    hits = find_hits(y_true, y_pred)
+    return evaluate_groups(_share, (hits,), groups, expected_groups, {})
 
 
 def worst_group_accuracy_score(y_true, y_pred, *, groups, expected_groups=None):
@@ -147,46 +147,22 @@ def worst_group_accuracy_score(y_true, y_pred, *, groups, expected_groups=None):
     >>> search.best_params_
     {'C': 1.0}
     """
-    accuracies = _accuracies(y_true, y_pred, groups, expected_groups)
+    hits = find_hits(y_true, y_pred)
+    accuracies = evaluate_groups(_share, (hits,), groups, expected_groups, {})
     return min(value for value in accuracies.values() if not np.isnan(value))
 
 
-def _accuracies(y_true, y_pred, groups, expected_groups):
-    """Validate, then count the hits of each group."""
-    if groups is None:
-        raise ValueError(
-            "groups must hold the group of each sample, got None. In a scikit-learn "
-            "search, pass groups to fit and request them with "
-            "make_scorer(...).set_score_request(groups=True)."
-        )
-    check_consistent_length(y_true, y_pred, groups)
+def find_hits(y_true, y_pred):
+    """Validate labels; return which predictions are right."""
+    check_consistent_length(y_true, y_pred)
     y_true = _check_labels(y_true, "y_true")
     y_pred = _check_labels(y_pred, "y_pred")
     unique_labels(y_true, y_pred)  # refuses strings against numbers
-    names, codes = np.unique(_check_groups(groups, "groups"), return_inverse=True)
+    return y_true == y_pred
 
-    hits = np.bincount(codes, weights=y_true == y_pred)
-    values = hits / np.bincount(codes)
-    accuracies = dict(zip(names.tolist(), values.tolist(), strict=True))
-    if expected_groups is None:
-        return accuracies
 
-    expected = np.unique(_check_groups(expected_groups, "expected_groups")).tolist()
-    unknown = [name for name in accuracies if name not in expected]
-    if unknown:
-        raise ValueError(
-            f"groups holds {unknown}, not among expected_groups {expected}. Add them "
-            "to expected_groups, or leave it out to take the groups as they come."
-        )
-    empty = [name for name in expected if name not in accuracies]
-    if empty:
-        warnings.warn(
-            f"No sample is in {empty} of expected_groups: the accuracy there is "
-            "undefined (NaN), and the worst group is that of the others.",
-            UndefinedMetricWarning,
-            stacklevel=3,  # the caller of the public function
-        )
-    return {name: accuracies.get(name, float("nan")) for name in expected}
+def _share(hits):
+    return float(hits.mean())
 
 
 def _check_labels(y, name):
@@ -202,26 +178,3 @@ def _check_labels(y, name):
             "returns, not probabilities."
         )
     return y
-
-
-def _check_groups(groups, name):
-    """Return the groups as a 1d array of strings or of integers, none missing."""
-    if not hasattr(groups, "dtype"):
-        # numpy would turn a NaN, or an integer, among strings into one more string
-        groups = np.array(list(groups), dtype=object)
-    groups = np.asarray(groups)
-    if groups.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, got shape {groups.shape}.")
-    if groups.dtype.kind in "biuU":
-        return groups
-    values = groups.tolist()
-    kind = str if values and isinstance(values[0], str) else (int, np.integer, np.bool_)
-    odd = [i for i, value in enumerate(values) if not isinstance(value, kind)]
-    if odd:
-        if groups.dtype.kind == "f":  # name a NaN, if that is why they are floats
-            odd = [np.argmax(np.isnan(groups))]
-        raise ValueError(
-            f"{name} must be all strings or all integers, without missing values: "
-            f"value {odd[0]} is {values[odd[0]]!r}."
-        )
-    return np.array(values)
