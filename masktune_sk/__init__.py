@@ -12,7 +12,8 @@ from importlib.metadata import version
 
 from ._masktune import MaskTuneClassifier
 from ._recipes import OFFICIAL_MASKTUNE
+from ._reject_option import RejectOptionClassifier
 
-__all__ = ["OFFICIAL_MASKTUNE", "MaskTuneClassifier"]
+__all__ = ["OFFICIAL_MASKTUNE", "MaskTuneClassifier", "RejectOptionClassifier"]
 
 __version__ = version("masktune_sk")

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -18,9 +19,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._fit_data import PACKAGES, FitData
 from ._samples import labels_of, samples_to_fit, samples_to_predict
+from ._selective import SelectiveMixin
 from .data import TorchView, stratified_holdout
-from .exceptions import FrozenNetWarning, InconsistentVersionWarning, NonFiniteError
-from .rejection import RULES, coverage_threshold, selection_scores
+from .exceptions import (
+    AccuracyFallWarning,
+    FrozenNetWarning,
+    InconsistentVersionWarning,
+    NonFiniteError,
+)
+from .rejection import RULES, selection_scores
 from .training import (
     Processes,
     StageCache,
@@ -35,8 +42,19 @@ from .training import (
 
 __all__ = ["BaseDebiasedClassifier"]
 
+# Share of the hold-out: what a shortcut that is hidden may well cost.
+LARGE_FALL = 0.15
+HOLDOUT_CAVEAT = (
+    "The calibration samples are the hold-out of fit, drawn class by class. Its "
+    "trainings were validated on it: if an epoch or a parameter was chosen by that, or "
+    "the net had seen it before, the bounds are optimistic. calibrate(X, y) on new "
+    "samples leaves no such doubt."
+)
 
-class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
+
+class BaseDebiasedClassifier(
+    SelectiveMixin, ClassifierMixin, BaseEstimator, metaclass=ABCMeta
+):
     """Base class of the estimators.
 
     A method writes `_fit_stages`, which returns its fitted attributes with the net that
@@ -273,124 +291,19 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     # ------------------------------------------------------------------ reject
 
-    def _scores(self, dataset):
-        """Return the probabilities before and after, and selection scores."""
+    def _labels_and_scores(self, X):
+        dataset = self._dataset(X)
         after = self._proba(self.net_, dataset)
         before = self._proba_before(dataset)
-        return before, after, selection_scores(before, after, self.rejection)
-
-    def selection_score(self, X):
-        """Score how willing the estimator is to predict each sample.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples,), float64
-            Larger = more willing; what it is depends on `rejection`.
-        """
-        dataset = self._dataset(X)
-        return self._scores(dataset)[2]
-
-    def predict_with_reject(self, X, *, coverage=None, threshold=None):
-        """Predict labels, and say which of them to rely on.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples.
-        coverage : float in (0, 1], default=None
-            Share of samples to accept. The threshold is the one that accepted this
-            share of the calibration samples, so the share of X may be another; 1
-            accepts everything. None: `reject_threshold_`.
-        threshold : float, default=None
-            Accept ``selection_score(X) >= threshold``, in place of a coverage.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            The labels of `predict`, for every sample.
-        accepted : ndarray of bool, shape (n_samples,)
-            True = rely on it.
-
-        Raises
-        ------
-        ValueError
-            If both are given, or neither and nothing was calibrated.
-        """
-        dataset = self._dataset(X)
-        if coverage is not None and threshold is not None:
-            raise ValueError(
-                f"Give coverage or threshold, not both; got coverage={coverage} and "
-                f"threshold={threshold}."
-            )
-        if coverage is not None:
-            threshold = self._threshold_for(coverage)
-        elif threshold is None:
-            threshold = self.reject_threshold_
-        if threshold is None or np.isnan(threshold):
-            raise ValueError(
-                f"No reject threshold: threshold={threshold}, and nothing was held out "
-                "to calibrate one (validation_fraction=0). Pass a threshold, or call "
-                "calibrate(X, y) with samples that fit has not seen."
-            )
-        _, after, scores = self._scores(dataset)
-        return self.classes_[after.argmax(axis=1)], scores >= threshold
-
-    def calibrate(self, X, y=None, *, coverage=None):
-        """Set the reject threshold on samples that fit has not seen.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples; they replace the hold-out for every later coverage.
-        y : array-like of shape (n_samples,), default=None
-            Their labels; None: those of the Dataset.
-        coverage : float in (0, 1], default=None
-            Share to accept; None: the parameter `coverage`.
-
-        Returns
-        -------
-        self : object
-            The estimator, with another `reject_threshold_`.
-
-        Raises
-        ------
-        ValueError
-            If y has labels that fit did not see, or another length than X.
-        """
-        dataset = self._dataset(X)
-        y = labels_of(X, y)
-        if y.shape != (len(dataset),):
-            raise ValueError(
-                f"y must have shape ({len(dataset)},), one label a row of X; got "
-                f"{y.shape}."
-            )
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y has labels that fit did not see: {unknown}. Known are "
-                f"{self.classes_}."
-            )
-        if coverage is not None:
-            _check_coverage(coverage)
-        self.calibration_scores_ = self._scores(dataset)[2]
-        self.reject_threshold_ = self._threshold_for(
-            self.coverage if coverage is None else coverage
-        )
-        return self
+        scores = selection_scores(before, after, self.rejection)
+        return self.classes_[after.argmax(axis=1)], scores
 
     def _calibrate_on(self, holdout, known):
         """Calibrate on the hold-out, and note the accuracy of both nets there."""
         before, after = known
-        self.calibration_scores_ = self.reject_threshold_ = None
         self.holdout_accuracy_ = None
-        if self.coverage == 1:
-            self.reject_threshold_ = -np.inf
         if holdout is None:
+            self._uncalibrated()
             return
         # The validation passes of the trainings have been over these samples.
         if before is None:
@@ -398,24 +311,34 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         if after is None:
             after = self._proba(self.net_, TorchView(holdout))
         before, after = self._finite(before), self._finite(after)
-        self.calibration_scores_ = selection_scores(before, after, self.rejection)
-        self.reject_threshold_ = self._threshold_for(self.coverage)
+        self._calibrate_with(
+            selection_scores(before, after, self.rejection),
+            after.argmax(axis=1) != holdout.labels,
+            coverage=self.coverage,
+            caveats=(HOLDOUT_CAVEAT,),
+        )
+        right = [proba.argmax(axis=1) == holdout.labels for proba in (before, after)]
         self.holdout_accuracy_ = {
-            name: float((proba.argmax(axis=1) == holdout.labels).mean())
-            for name, proba in (("before", before), ("after", after))
+            name: float(of_net.mean())
+            for name, of_net in zip(("before", "after"), right, strict=True)
         }
+        self._warn_of_a_fall(*right)
 
-    def _threshold_for(self, coverage):
-        _check_coverage(coverage)
-        if coverage == 1:
-            return -np.inf
-        if self.calibration_scores_ is None:
-            raise ValueError(
-                f"coverage={coverage} needs calibration samples, and nothing was held "
-                "out (validation_fraction=0). Pass a threshold, or call "
-                "calibrate(X, y) with samples that fit has not seen."
-            )
-        return coverage_threshold(self.calibration_scores_, coverage)
+    def _warn_of_a_fall(self, before, after):
+        """Warn if the intervention cost much of the accuracy, and not by chance."""
+        n_lost, n_won = (before & ~after).sum(), (~before & after).sum()
+        if n_lost - n_won < LARGE_FALL * len(before):
+            return
+        if binomtest(n_lost, n_lost + n_won, alternative="greater").pvalue > 0.01:
+            return
+        warnings.warn(
+            f"Accuracy on the hold-out fell from {before.mean():.2f} to "
+            f"{after.mean():.2f}. Where a shortcut held it up a part of that is meant. "
+            "But on few samples a refit is few steps, and may end anywhere: try more "
+            "refit_epochs (2 or 3), a smaller refit_lr, or hide less.",
+            AccuracyFallWarning,
+            stacklevel=5,
+        )
 
     def _closing_line(self):
         """Say in one line what the fit did."""
@@ -456,8 +379,3 @@ class BaseDebiasedClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 def _digest(data):
     """Hash the labels, and a few of the samples."""
     return data.train.labels.tobytes(), data.probe().fingerprint()
-
-
-def _check_coverage(coverage):
-    if not (isinstance(coverage, Real) and 0 < coverage <= 1):
-        raise ValueError(f"coverage must be in (0, 1], got {coverage!r}.")

@@ -101,8 +101,8 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     coverage : float in (0, 1], default=0.9
         Share of samples that `predict_with_reject` accepts, by default.
     rejection : str, default="product"
-        The selection score: "product", "product_softmax", "agreement", "refit" or
-        "erm", see `masktune_sk.rejection.selection_scores`.
+        The selection score: "product", "product_softmax", "agreement", "refit", "erm",
+        "margin" or "entropy", see `masktune_sk.rejection.selection_scores`.
     memory : str, path or joblib.Memory, default=None
         A folder where the ERM stage and its maps are kept and found again by any other
         fit on the same data with the same net, seed and parameters of that stage: a
@@ -166,8 +166,11 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         where there is a validation set.
     calibration_scores_ : ndarray of shape (n_holdout,) or None
         Selection scores of the hold-out, or of the samples given to `calibrate`.
-    reject_threshold_ : float or None
-        Samples with this selection score or more are accepted.
+    reject_threshold_ : float, dict of float, or None
+        Samples with this selection score or more are accepted; after
+        ``calibrate(..., per_group=True)`` one for each group.
+    certificate_ : masktune_sk.rejection.Certificate or None
+        What the threshold guarantees; None if nothing calibrated it.
     holdout_accuracy_ : dict or None
         Accuracy on the hold-out "before" (`erm_net_`) and "after" (`net_`).
 

@@ -3,6 +3,7 @@
 from sklearn.exceptions import InconsistentVersionWarning as _SklearnVersionWarning
 
 __all__ = [
+    "AccuracyFallWarning",
     "EmptyMaskWarning",
     "FrozenNetWarning",
     "InconsistentVersionWarning",
@@ -20,6 +21,10 @@ class NonFiniteError(ArithmeticError):
 
 class TargetLayerError(ValueError):
     """The layer to explain does not exist, never runs, or has no spatial output."""
+
+
+class AccuracyFallWarning(UserWarning):
+    """The net after the intervention is much worse on the hold-out than before."""
 
 
 class FrozenNetWarning(UserWarning):

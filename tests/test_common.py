@@ -1,10 +1,11 @@
 """scikit-learn's own checks, for every estimator, with no expected failure."""
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
 
-from masktune_sk import MaskTuneClassifier
+from masktune_sk import MaskTuneClassifier, RejectOptionClassifier
 from masktune_sk.modules import MLP
 from tests.nets import tiny_net
 
@@ -32,6 +33,7 @@ ESTIMATORS = [
         # Some checks have two features: masking one for an epoch must not undo ERM.
         refit_lr=0.001,
     ),
+    RejectOptionClassifier(LogisticRegression()),
 ]
 
 

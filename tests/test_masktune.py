@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import nn
 
 from masktune_sk import OFFICIAL_MASKTUNE, MaskTuneClassifier
 from masktune_sk.exceptions import (
+    AccuracyFallWarning,
     EmptyMaskWarning,
     FrozenNetWarning,
     TargetLayerError,
@@ -397,6 +399,29 @@ def test_frozen_net_skips_erm_and_is_not_trained(images, trained):
     assert [row["stage"] for row in clf.history_] == ["ERM"] * 8 + ["refit 1"]
 
 
+def test_a_large_fall_of_the_hold_out_accuracy_is_told(images):
+    clf = masktune(refit_lr=3.0, validation_fraction=0.5)
+    with pytest.warns(AccuracyFallWarning, match=r"fell .* refit_epochs") as w:
+        clf.fit(*images)
+    assert w[0].filename == __file__
+    before, after = clf.holdout_accuracy_.values()
+    assert before - after > 0.15
+
+
+@pytest.mark.parametrize(
+    ("n_lost", "n_won", "n", "told"),
+    [(7, 0, 40, True), (14, 0, 100, False), (4, 1, 8, False), (16, 2, 90, True)],
+)
+def test_a_fall_is_told_if_it_is_large_and_no_chance(n_lost, n_won, n, told):
+    before, after = np.ones((2, n), dtype=bool)
+    after[:n_lost] = False
+    before[n_lost : n_lost + n_won] = False
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        masktune()._warn_of_a_fall(before, after)
+    assert [w.category for w in caught] == [AccuracyFallWarning] * told
+
+
 def test_frozen_net_warns_that_it_has_seen_the_hold_out(images, trained):
     with pytest.warns(FrozenNetWarning, match="validation_fraction=0 to silence"):
         masktune(estimator=FrozenEstimator(trained)).fit(*images)
@@ -453,7 +478,7 @@ def untrainable(**params):
         ({"refit_optimizer": "sgd"}, "refit_optimizer"),
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"coverage": 0.0}, "coverage"),
-        ({"rejection": "entropy"}, "rejection"),
+        ({"rejection": "variance"}, "rejection"),
         ({"augment": 3}, "augment"),
         ({"random_state": "seed"}, "random_state"),
         ({"target_layer": "feature"}, "Near ones: 'features'"),

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from masktune_sk.rejection import RULES, coverage_threshold, selection_scores
+from masktune_sk.rejection import (
+    CONFIDENCE_RULES,
+    RULES,
+    confidence_scores,
+    coverage_threshold,
+    selection_scores,
+)
 
 BEFORE = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
 AFTER = np.array([[0.6, 0.3, 0.1], [0.5, 0.2, 0.3], [0.1, 0.1, 0.8]])
@@ -12,6 +18,10 @@ AFTER = np.array([[0.6, 0.3, 0.1], [0.5, 0.2, 0.3], [0.1, 0.1, 0.8]])
 def softmax_max(q):
     """Return the largest entry of the softmax of one vector."""
     return np.exp(max(q)) / sum(np.exp(value) for value in q)
+
+
+def negative_entropy(p):
+    return sum(value * np.log(value) for value in p)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +40,8 @@ def softmax_max(q):
         ("agreement", [0.6, 0.5 - 2, 0.8]),
         ("refit", [0.6, 0.5, 0.8]),
         ("erm", [0.7, 0.1, 0.4]),
+        ("margin", [0.6 - 0.3, 0.5 - 0.3, 0.8 - 0.1]),
+        ("entropy", [negative_entropy(p) for p in AFTER]),
     ],
 )
 def test_each_rule_by_hand(rule, expected):
@@ -99,6 +111,60 @@ def test_confident_nets_that_disagree_come_last():
     for rule in ("product", "product_softmax", "agreement", "erm"):
         assert np.argmin(selection_scores(before, after, rule)) == 0
         assert np.argmax(selection_scores(before, after, rule)) == 2
+
+
+def test_an_unknown_rule_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"one of \('product', .*got 'best'"):
+        selection_scores(BEFORE, AFTER, "best")
+    # That of one classifier goes by another name here.
+    with pytest.raises(ValueError, match="got 'probability'"):
+        selection_scores(BEFORE, AFTER, "probability")
+
+
+# ---------------------------------------------------------------- one classifier
+
+
+def test_confidence_by_hand():
+    proba = [[0.5, 0.3, 0.2], [0.0, 1.0, 0.0], [1 / 3, 1 / 3, 1 / 3]]
+    for rule, expected in {
+        "probability": [0.5, 1, 1 / 3],
+        "margin": [0.2, 1, 0],
+        "entropy": [negative_entropy(proba[0]), 0, -np.log(3)],
+    }.items():
+        scores = confidence_scores(proba, rule)
+        np.testing.assert_allclose(scores, expected, rtol=1e-12, atol=1e-15)
+        assert scores.dtype == np.float64
+    # Not -0, which would print as if it were something.
+    assert not np.signbit(confidence_scores([[0.0, 1.0]], "entropy")).any()
+
+
+def test_confidence_of_the_net_after_is_that_of_a_pair():
+    rng = np.random.default_rng(0)
+    before, after = random_proba(rng, 50, 4), random_proba(rng, 50, 4)
+    for rule, name in {
+        "probability": "refit",
+        "margin": "margin",
+        "entropy": "entropy",
+    }.items():
+        np.testing.assert_array_equal(
+            confidence_scores(after, rule), selection_scores(before, after, name)
+        )
+
+
+def test_two_classes_rank_alike_by_every_confidence():
+    proba = random_proba(np.random.default_rng(0), 200, 2, 1.0).astype(np.float64)
+    proba /= proba.sum(axis=1, keepdims=True)
+    orders = [np.argsort(confidence_scores(proba, rule)) for rule in CONFIDENCE_RULES]
+    np.testing.assert_array_equal(orders[0], orders[1])
+    np.testing.assert_array_equal(orders[0], orders[2])
+
+
+def test_confidence_of_what_is_no_table_of_probabilities_is_refused():
+    for proba in ([0.5, 0.5], [[1.0], [1.0]], np.zeros((2, 2, 2))):
+        with pytest.raises(ValueError, match=r"shape \(n_samples, n_classes\)"):
+            confidence_scores(proba)
+    with pytest.raises(ValueError, match="one of .*'probability'.*got 'refit'"):
+        confidence_scores(BEFORE, "refit")
 
 
 # ---------------------------------------------------------------- thresholds

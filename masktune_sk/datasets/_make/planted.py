@@ -1,7 +1,7 @@
 """What the generators of planted shortcuts share.
 
-Which samples conflict, and the Bunch that comes out. A *bias* is what a sample's shortcut
-says; it is aligned where it says the sample's own class.
+Which samples conflict, and the Bunch that comes out. A *bias* is what a sample's
+shortcut says; it is aligned where it says the sample's own class.
 """
 
 import numpy as np
