@@ -254,22 +254,6 @@ class BaseDebiasedClassifier(
         dataset = self._dataset(X)
         return self._proba(self.net_, dataset)
 
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            The most probable label of each sample.
-        """
-        proba = self.predict_proba(X)
-        return self.classes_[proba.argmax(axis=1)]
-
     def score(self, X, y=None, sample_weight=None):
         """Return the accuracy of `predict`.
 

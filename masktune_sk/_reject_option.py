@@ -256,22 +256,6 @@ class RejectOptionClassifier(
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Samples.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            The most probable label of each sample.
-        """
-        proba = self.predict_proba(X)
-        return self.classes_[proba.argmax(axis=1)]
-
     def _labels_and_scores(self, X):
         proba = self.predict_proba(X)
         scores = confidence_scores(proba, self.rejection)

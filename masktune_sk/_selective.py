@@ -17,13 +17,30 @@ __all__ = ["SelectiveMixin"]
 class SelectiveMixin:
     """Methods of a classifier that may abstain.
 
-    A class writes `_labels_and_scores`, has a parameter `coverage` and an attribute
-    `classes_`, and calls `_calibrate_with` or `_uncalibrated` at the end of `fit`.
+    A class writes `predict_proba` and `_labels_and_scores`, has a parameter `coverage`
+    and an attribute `classes_`, and calls `_calibrate_with` or `_uncalibrated` at the
+    end of `fit`.
     """
 
     @abstractmethod
     def _labels_and_scores(self, X):
         """Return the predicted labels and the selection scores of samples."""
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            The most probable label of each sample.
+        """
+        proba = self.predict_proba(X)
+        return self.classes_[proba.argmax(axis=1)]
 
     def selection_score(self, X):
         """Score how willing the estimator is to predict each sample.
