@@ -11,7 +11,8 @@ start from the same ERM, which is trained once:
 - "ERM": ordinary training;
 - "ERM continued": further epochs without a mask, as many as MaskTune has;
 - "random masks": each mask moved to a random place;
-- "MaskTune";
+- "MaskTune", and "MaskTune, norm frozen", whose refit keeps the statistics of batch
+  normalisation;
 - "official recipe": MaskTune with the defaults of the official code. It looks at the
   best epoch of ERM, which is kept in training alone, so that its ERM is trained again.
 
@@ -57,6 +58,7 @@ VARIANTS = {
         "ERM continued": {"masking": "none"},
         "random masks": {"masking": "random"},
         "MaskTune": {},
+        "MaskTune, norm frozen": {"freeze_norm": True},
         "official recipe": OFFICIAL_MASKTUNE,
     }
 }

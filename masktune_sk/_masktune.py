@@ -90,6 +90,11 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         more of what ERM learned.
     refit_optimizer : {"continue", "fresh"}, default="continue"
         Carry the optimizer's moments over from ERM, or start them anew.
+    freeze_norm : bool, default=False
+        In the refit, normalise by the statistics that batch normalisation has from ERM,
+        and leave them. New ones re-centre the net on masked samples, so that its
+        weights need not unlearn the shortcut. Try it where no training sample
+        contradicts the shortcut.
     augment : callable, default=None
         Applied to the tensor of each training sample in both trainings, for instance
         a torchvision v2 transform that keeps the shape. In the refit it comes after
@@ -232,6 +237,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         "refit_epochs": [Interval(Integral, 0, None, closed="left")],
         "refit_lr": [Interval(Real, 0, None, closed="neither"), None],
         "refit_optimizer": [StrOptions({"continue", "fresh"})],
+        "freeze_norm": ["boolean"],
         "store_maps": ["boolean"],
     }
 
@@ -252,6 +258,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         refit_epochs=1,
         refit_lr=None,
         refit_optimizer="continue",
+        freeze_norm=False,
         augment=None,
         validation_fraction=0.2,
         coverage=0.9,
@@ -276,6 +283,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         self.refit_epochs = refit_epochs
         self.refit_lr = refit_lr
         self.refit_optimizer = refit_optimizer
+        self.freeze_norm = freeze_norm
         self.augment = augment
         self.validation_fraction = validation_fraction
         self.coverage = coverage
@@ -404,6 +412,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             optimizer=self.refit_optimizer if i == 1 else "continue",
             seed=seed,
             augment=data.augment,
+            freeze_norm=self.freeze_norm,
             precision=data.precision,
             stage="refit" if self.n_mask_rounds == 1 else f"refit {i}",
             verbose=self.verbose,

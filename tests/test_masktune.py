@@ -404,6 +404,24 @@ def test_frozen_net_skips_erm_and_is_not_trained(images, trained):
     assert [row["stage"] for row in clf.history_] == ["ERM"] * 8 + ["refit 1"]
 
 
+def test_statistics_of_normalisation_can_be_those_of_erm(images):
+    def statistics(net):
+        return {
+            name: value
+            for name, value in net.module_.state_dict().items()
+            if "running" in name
+        }
+
+    net = default_net((1, 8, 8), 2, max_epochs=2)
+    for frozen in (True, False):
+        clf = masktune(estimator=net, freeze_norm=frozen).fit(*images)
+        before, after = statistics(clf.erm_net_), statistics(clf.net_)
+        same = [torch.equal(before[name], after[name]) for name in before]
+        assert all(same) if frozen else not any(same)
+        assert not torch.equal(flat(clf.erm_net_.module_), flat(clf.net_.module_))
+        assert not any("train" in vars(m) for m in clf.net_.module_.modules())
+
+
 def test_a_large_fall_of_the_hold_out_accuracy_is_told(images):
     clf = masktune(refit_lr=3.0, validation_fraction=0.5)
     with pytest.warns(AccuracyFallWarning, match=r"fell .* refit_epochs") as w:

@@ -1,5 +1,9 @@
 """The second training: from the ERM weights, on rows that were intervened on."""
 
+from contextlib import contextmanager, nullcontext
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ._net import build_net
@@ -21,6 +25,7 @@ def refit(
     optimizer="continue",
     seed,
     augment=None,
+    freeze_norm=False,
     stage="refit",
     precision="float32",
     verbose=0,
@@ -49,6 +54,8 @@ def refit(
         Seeds shuffling and everything else that draws.
     augment : callable, default=None
         Applied to the tensor of each sample.
+    freeze_norm : bool, default=False
+        Normalise by the running statistics of batch normalisation, and keep them.
     stage : str, default="refit"
         Name for messages.
     precision : {"float32", "bf16"}, default="float32"
@@ -69,7 +76,7 @@ def refit(
         if epochs == 0:
             proba = state.holdout_proba
         else:
-            with StageRun(
+            run = StageRun(
                 net,
                 stage,
                 train=train,
@@ -78,10 +85,29 @@ def refit(
                 user_callbacks=False,
                 precision=precision,
                 verbose=verbose,
-            ) as run:
+            )
+            with _norm_frozen(net) if freeze_norm else nullcontext(), run:
                 run.fit(epochs)
                 proba = run.holdout_proba()
     return TrainedState.of(net, module_params=state.module_params, holdout_proba=proba)
+
+
+@contextmanager
+def _norm_frozen(net):
+    """Keep layers of batch normalisation in eval mode, whatever mode is asked for."""
+    layers = [
+        layer
+        for top in torch_attributes(net, nn.Module).values()
+        for layer in top.modules()
+        if isinstance(layer, _BatchNorm)
+    ]
+    for layer in layers:
+        layer.train = lambda mode=True, layer=layer: nn.Module.train(layer, False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.train
 
 
 def _set_learning_rate(net, lr):

@@ -402,6 +402,29 @@ def test_a_refit_is_seeded():
     assert moved(weights(first), weights(other))
 
 
+@pytest.mark.parametrize("freeze_norm", [True, False])
+def test_statistics_of_batch_normalisation_stay_if_frozen(freeze_norm):
+    modes = []
+
+    class Normed(nn.Sequential):
+        def forward(self, X):
+            modes.append([layer.training for layer in self])
+            return super().forward(X)
+
+    net = make_net(Normed(nn.BatchNorm1d(3), nn.Dropout(0.1), nn.Linear(3, 2)))
+    state = train_erm(net, rows(), seed=0)
+    modes.clear()
+    refitted = refit(
+        net, state, rows(30, seed=1), epochs=2, seed=1, freeze_norm=freeze_norm
+    )
+    assert [not freeze_norm, True, True] in modes
+    assert [freeze_norm, True, True] not in modes
+    trained = {"0.weight", "0.bias", "2.weight", "2.bias"}
+    statistics = {"0.running_mean", "0.running_var", "0.num_batches_tracked"}
+    expected = trained if freeze_norm else trained | statistics
+    assert moved(weights(state), weights(refitted)) == expected
+
+
 def test_samples_are_augmented_in_both_trainings():
     calls = []
 
