@@ -94,7 +94,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         In the refit, normalise by the statistics that batch normalisation has from ERM,
         and leave them. New ones re-centre the net on masked samples, so that its
         weights need not unlearn the shortcut. Try it where no training sample
-        contradicts the shortcut.
+        contradicts the shortcut. The refit is less stable: it may need a smaller rate.
     augment : callable, default=None
         Applied to the tensor of each training sample in both trainings, for instance
         a torchvision v2 transform that keeps the shape. In the refit it comes after
