@@ -1,7 +1,6 @@
 """scikit-learn's own checks, for every estimator, with no expected failure."""
 
 import numpy as np
-import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
@@ -9,11 +8,6 @@ from skorch.callbacks import Callback
 from masktune_sk import MaskTuneClassifier, RejectOptionClassifier
 from masktune_sk.modules import MLP
 from tests.nets import tiny_net
-
-# Toy data, whose refits are a handful of steps.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::masktune_sk.exceptions.AccuracyFallWarning"
-)
 
 
 class FitModuleToData(Callback):

@@ -41,11 +41,6 @@ from tests.nets import (
     tiny_vectors,
 )
 
-# Toy data, whose refits are a handful of steps.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::masktune_sk.exceptions.AccuracyFallWarning"
-)
-
 ROOT = Path(__file__).parent.parent
 
 ESTIMATORS = {

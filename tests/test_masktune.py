@@ -27,11 +27,6 @@ from masktune_sk.modules import SmallConvNet, default_net
 from masktune_sk.saliency import GradCAM, InputXGradient
 from tests.nets import TinyConvNet, TinyMLP, tiny_images, tiny_net, tiny_vectors
 
-# Toy data, whose refits are a handful of steps.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::masktune_sk.exceptions.AccuracyFallWarning"
-)
-
 
 def masktune(**params):
     """On `tiny_images`: a tenth of each image is masked."""
