@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -244,3 +245,22 @@ def test_a_card_runs_from_end_to_end(bench, tmp_path, capsys):
         for method in ("ERM", "ERM continued", "MaskTune")
     ]
     assert biased[2] > max(biased[:2]) + 20
+
+
+def test_masks_are_measured_over_all_rows_of_sorted_data(bench):
+    n = 4000
+    shortcut = np.zeros((n, 4, 4), dtype=bool)
+    shortcut[:, 0, 0] = True
+
+    def mask(X):
+        kept = np.ones((len(X), 4, 4), dtype=bool)
+        # The first quarter, the conflicting images, is left as it is.
+        kept[X[:, 0, 0, 0] >= n / 4, 0, 0] = False
+        return X, kept
+
+    X = np.broadcast_to(np.arange(n)[:, None, None, None], (n, 1, 4, 4))
+    train = SimpleNamespace(X=X, y=np.zeros(n), artifact_mask=shortcut)
+    clf = SimpleNamespace(masking="saliency", mask=mask)
+    scores = bench.reproduce.score_masks(clf, train)
+    assert scores["hidden of the shortcut"] == pytest.approx(75, abs=0.2)
+    assert scores["hidden of the image"] == pytest.approx(75 / 16, abs=0.02)
