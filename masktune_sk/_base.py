@@ -111,10 +111,14 @@ class BaseDebiasedClassifier(
         NonFiniteError
             If a loss becomes NaN or infinite; it says where.
         """
+        return self._fit_and_commit(X, y)
+
+    def _fit_and_commit(self, X, y, **known):
+        """Fit, or leave nothing fitted; `known` is what else is known of each row."""
         self._forget()
         try:
             with fit_threads():
-                self._calibrate_on(*self._fit(X, y))
+                self._calibrate_on(*self._fit(X, y, known))
                 self.n_threads_ = torch.get_num_threads()
         except BaseException:
             self._forget()
@@ -123,7 +127,7 @@ class BaseDebiasedClassifier(
             print(self._closing_line())
         return self
 
-    def _fit(self, X, y):
+    def _fit(self, X, y, known):
         cache = StageCache(self.memory, self.verbose)
         source, y = samples_to_fit(self, X, y)
         check_classification_targets(y)
@@ -157,16 +161,17 @@ class BaseDebiasedClassifier(
             repeatable=self.random_state is not None,
             augment=self.augment,
             verbose=self.verbose,
+            known={name: value[rows] for name, value in known.items()},
         )
         if processes.size > 1:
             processes.check_same(_digest(data), "samples")
-        fitted_attributes, known = self._fit_stages(data)
+        fitted_attributes, holdout_proba = self._fit_stages(data)
         self.classes_ = classes
         self.input_shape_ = source.item_shape
         self.precision_ = data.precision
         for name, value in fitted_attributes.items():
             setattr(self, name, value)
-        return holdout, known
+        return holdout, holdout_proba
 
     def _hold_out(self, source, template, fitted, classes, random):
         """Choose the rows to train on, the validation set, and the hold-out."""
@@ -206,7 +211,7 @@ class BaseDebiasedClassifier(
                 "validation_fraction=0 to silence this, and calibrate() on data that "
                 "neither net has seen.",
                 FrozenNetWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _forget(self):
@@ -321,7 +326,7 @@ class BaseDebiasedClassifier(
             "But on few samples a refit is few steps, and may end anywhere: try more "
             "refit_epochs (2 or 3), a smaller refit_lr, or hide less.",
             AccuracyFallWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
     def _closing_line(self):

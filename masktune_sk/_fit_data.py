@@ -59,6 +59,8 @@ class FitData:
         Applied to each training sample.
     verbose : int
         How much is printed.
+    known : dict of str to ndarray of shape (n_train, ...)
+        What else the user knows of the training rows.
     """
 
     template: object
@@ -74,6 +76,7 @@ class FitData:
     repeatable: bool
     augment: object
     verbose: int
+    known: dict = field(default_factory=dict)
     _identity: str | None = field(default=None, init=False)
 
     def seed(self):
@@ -124,7 +127,7 @@ class FitData:
         """Return the stored result of a stage, or compute and store it."""
         return self.cache.fetch(stage, key, compute, self.processes)
 
-    def train_erm(self, check, *, keep_best=False):
+    def train_erm(self, check, *, keep_best=False, stage="ERM"):
         """Run the first training, find its result, or take the frozen net for it.
 
         Parameters
@@ -133,6 +136,8 @@ class FitData:
             What a method asks of a net, ``check(net)``, before the first batch.
         keep_best : bool, default=False
             Keep the weights of the epoch with the best validation accuracy too.
+        stage : str, default="ERM"
+            Name for messages and in the cache.
 
         Returns
         -------
@@ -169,14 +174,15 @@ class FitData:
                 augment=self.augment,
                 keep_best=keep_best,
                 before=check_all,
+                stage=stage,
                 precision=self.precision,
                 verbose=self.verbose,
             )
 
-        state = self.fetch("ERM", key, train)
+        state = self.fetch(stage, key, train)
         if state.n_processes != self.processes.size:
             raise ValueError(
-                f"The ERM stage in memory was trained by {state.n_processes} "
+                f"The {stage} stage in memory was trained by {state.n_processes} "
                 f"process(es), and this fit has {self.processes.size}. Start as many "
                 "again, or name another memory; nothing was changed there."
             )

@@ -397,7 +397,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
                 "more ERM. Lower the threshold, or name another saliency or "
                 "target_layer.",
                 EmptyMaskWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
         return fraction, n_empty
 

@@ -21,6 +21,7 @@ def train_erm(
     augment=None,
     keep_best=False,
     before=None,
+    stage="ERM",
     precision="float32",
     verbose=0,
 ):
@@ -42,6 +43,8 @@ def train_erm(
         Keep the weights of the epoch with the best validation accuracy.
     before : callable, default=None
         Checks, called with the net before the first batch.
+    stage : str, default="ERM"
+        Name for messages.
     precision : {"float32", "bf16"}, default="float32"
         See `computing`.
     verbose : int, default=0
@@ -57,7 +60,7 @@ def train_erm(
         built = net.get_params_for("module")
         with StageRun(
             net,
-            "ERM",
+            stage,
             train=train,
             valid=valid,
             augment=augment,
