@@ -14,6 +14,7 @@ from ._dataset import (
     unpacked,
 )
 from ._holdout import stratified_holdout
+from ._packed import PackedSource
 from ._source import (
     ArraySource,
     Source,
@@ -28,6 +29,7 @@ __all__ = [
     "BatchIterator",
     "DatasetSource",
     "DatasetView",
+    "PackedSource",
     "Source",
     "TakenSource",
     "TorchView",
