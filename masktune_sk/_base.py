@@ -162,6 +162,7 @@ class BaseDebiasedClassifier(
             augment=self.augment,
             verbose=self.verbose,
             known={name: value[rows] for name, value in known.items()},
+            classes=classes,
         )
         if processes.size > 1:
             processes.check_same(_digest(data), "samples")

@@ -61,6 +61,8 @@ class FitData:
         How much is printed.
     known : dict of str to ndarray of shape (n_train, ...)
         What else the user knows of the training rows.
+    classes : ndarray of shape (n_classes,) or None
+        Labels as they are, in the order of the encoded ones.
     """
 
     template: object
@@ -77,6 +79,7 @@ class FitData:
     augment: object
     verbose: int
     known: dict = field(default_factory=dict)
+    classes: np.ndarray | None = None
     _identity: str | None = field(default=None, init=False)
 
     def seed(self):

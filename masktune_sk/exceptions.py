@@ -4,13 +4,18 @@ from sklearn.exceptions import InconsistentVersionWarning as _SklearnVersionWarn
 
 __all__ = [
     "AccuracyFallWarning",
+    "ConceptWarning",
+    "DepthGapWarning",
     "EmptyMaskWarning",
     "FrozenNetWarning",
     "InconsistentVersionWarning",
     "NonFiniteError",
     "RandomDatasetWarning",
+    "RolesUndecidedWarning",
     "SharedCoresWarning",
     "StageCacheWarning",
+    "StarvedBranchWarning",
+    "StepSizeWarning",
     "TargetLayerError",
 ]
 
@@ -25,6 +30,14 @@ class TargetLayerError(ValueError):
 
 class AccuracyFallWarning(UserWarning):
     """The net after the intervention is much worse on the hold-out than before."""
+
+
+class ConceptWarning(UserWarning):
+    """The direction of a concept means little, or means the class as well."""
+
+
+class DepthGapWarning(UserWarning):
+    """The deep branch is hardly deeper than the shallow one."""
 
 
 class FrozenNetWarning(UserWarning):
@@ -45,6 +58,18 @@ class SharedCoresWarning(UserWarning):
 
 class StageCacheWarning(UserWarning):
     """An entry of the stage cache is damaged, or nothing can be stored."""
+
+
+class RolesUndecidedWarning(UserWarning):
+    """It is a guess which of two branches took the shortcut."""
+
+
+class StarvedBranchWarning(UserWarning):
+    """One of two branches learned nothing, so the other one is plain ERM."""
+
+
+class StepSizeWarning(UserWarning):
+    """A learning rate was reduced, because a penalty would make it unstable."""
 
 
 class InconsistentVersionWarning(_SklearnVersionWarning):

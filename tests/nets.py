@@ -5,6 +5,8 @@ import torch
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from masktune_sk import RRClArCClassifier
+
 
 class TinyConvNet(nn.Module):
     """Two convolutions; the last spatial output is `features`."""
@@ -24,6 +26,25 @@ class TinyConvNet(nn.Module):
         return self.head(self.features(X).mean(dim=(2, 3)))
 
 
+class DeeperConvNet(nn.Module):
+    """Four convolutions; returns 8 features, not logits."""
+
+    def __init__(self, width=8, n_channels=1):
+        super().__init__()
+        layers = []
+        for _ in range(4):
+            layers += [
+                nn.Conv2d(n_channels, width, 3, padding=1),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            n_channels = width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, X):
+        return self.layers(X).mean(dim=(2, 3))
+
+
 class TinyMLP(nn.Module):
     def __init__(self, n_features=6, n_classes=2, width=16):
         super().__init__()
@@ -33,6 +54,18 @@ class TinyMLP(nn.Module):
 
     def forward(self, X):
         return self.layers(X)
+
+
+class ConceptFromX(RRClArCClassifier):
+    """Takes the samples with the larger values for those that show an artifact."""
+
+    def _fit_stages(self, data):
+        X = data.train.batch(np.arange(len(data.train)))
+        order = X.flatten(1).mean(dim=1).argsort(stable=True).numpy()
+        concept = np.zeros((len(order), 1))
+        concept[order[len(order) // 2 :]] = 1
+        data.known["concept"] = concept
+        return super()._fit_stages(data)
 
 
 def tiny_net(module=TinyConvNet, **params):

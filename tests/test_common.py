@@ -1,13 +1,19 @@
 """scikit-learn's own checks, for every estimator, with no expected failure."""
 
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
 
-from masktune_sk import MaskTuneClassifier, RejectOptionClassifier
+from masktune_sk import (
+    DeNetDMClassifier,
+    MaskTuneClassifier,
+    RejectOptionClassifier,
+    RRClArCClassifier,
+)
 from masktune_sk.modules import MLP
-from tests.nets import tiny_net
+from tests.nets import ConceptFromX, tiny_net
 
 
 class FitModuleToData(Callback):
@@ -33,10 +39,17 @@ ESTIMATORS = [
         # Some checks have two features: masking one for an epoch must not undo ERM.
         refit_lr=0.001,
     ),
+    DeNetDMClassifier(),
+    RRClArCClassifier(method="none"),
+    ConceptFromX(min_concept_samples=1),
     RejectOptionClassifier(LogisticRegression()),
 ]
 
 
+# Toy data: there is no shortcut for the branches to part over.
+@pytest.mark.filterwarnings("ignore::masktune_sk.exceptions.RolesUndecidedWarning")
+@pytest.mark.filterwarnings("ignore::masktune_sk.exceptions.StarvedBranchWarning")
+@pytest.mark.filterwarnings("ignore::masktune_sk.exceptions.ConceptWarning")
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_check(estimator, check):
     check(estimator)

@@ -30,9 +30,11 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import Callback
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from masktune_sk import MaskTuneClassifier
+from masktune_sk import DeNetDMClassifier, MaskTuneClassifier
 from masktune_sk.exceptions import InconsistentVersionWarning, NonFiniteError
 from tests.nets import (
+    ConceptFromX,
+    DeeperConvNet,
     TinyConvNet,
     TinyMLP,
     add_channel_axis,
@@ -42,6 +44,16 @@ from tests.nets import (
 )
 
 ROOT = Path(__file__).parent.parent
+
+# Toy data: there is no shortcut for the branches to part over, and no concept.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::masktune_sk.exceptions.{category}")
+    for category in (
+        "ConceptWarning",
+        "RolesUndecidedWarning",
+        "StarvedBranchWarning",
+    )
+]
 
 ESTIMATORS = {
     "masktune-images": (
@@ -55,6 +67,28 @@ ESTIMATORS = {
     ),
     "masktune-vectors": (
         MaskTuneClassifier(tiny_net(TinyMLP), random_state=0),
+        tiny_vectors,
+    ),
+    "denetdm-images": (
+        DeNetDMClassifier(
+            tiny_net(max_epochs=8, batch_size=8),
+            shallow_module=TinyConvNet,
+            deep_module=DeeperConvNet,
+            stage1_lr=0.01,
+            random_state=0,
+        ),
+        tiny_images,
+    ),
+    "denetdm-vectors": (
+        DeNetDMClassifier(tiny_net(TinyMLP), stage1_lr=0.01, random_state=0),
+        tiny_vectors,
+    ),
+    "rrclarc-images": (
+        ConceptFromX(tiny_net(max_epochs=8, batch_size=8), random_state=0),
+        tiny_images,
+    ),
+    "rrclarc-vectors": (
+        ConceptFromX(tiny_net(TinyMLP), random_state=0),
         tiny_vectors,
     ),
 }
@@ -73,6 +107,12 @@ def case(name):
 
 def nets_of(clf):
     return [value for value in vars(clf).values() if hasattr(value, "module_")]
+
+
+def methods_of(clf):
+    """What takes X alone: shared by all, or for the masks of some."""
+    shared = ["predict", "predict_proba", "predict_with_reject", "selection_score"]
+    return shared + [name for name in ("mask", "saliency_maps") if hasattr(clf, name)]
 
 
 def numpy_stream():
@@ -111,9 +151,10 @@ def test_predicting_leaves_torch_stream_and_nets_as_they_were(case):
 
 def test_no_hook_gradient_or_mode_is_left_behind(case):
     clf, X, y = case
-    clf.fit(X, y).mask(X)
-    clf.saliency_maps(X)
-    assert len(nets_of(clf)) == 2
+    clf.fit(X, y)
+    for method in methods_of(clf):
+        getattr(clf, method)(X)
+    assert len(nets_of(clf)) >= 2
     for net in nets_of(clf):
         for module in net.module_.modules():
             assert not module._forward_hooks
@@ -415,7 +456,7 @@ def test_a_dataset_without_labels_needs_y_as_an_array_does(case):
 
 def test_every_method_says_not_fitted_before_it_reads_a_dataset(case):
     clf, X, y = case
-    for method in ("predict", "score", "calibrate", "mask", "selection_score"):
+    for method in ("score", "calibrate", *methods_of(clf)):
         with pytest.raises(NotFittedError):
             getattr(clf, method)(Rows(X, y))
 
@@ -496,18 +537,13 @@ def test_other_shapes_are_refused_at_predict():
         clf.predict(X * np.nan)
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["predict", "predict_proba", "predict_with_reject", "selection_score", "mask"],
-)
-def test_every_method_says_not_fitted_first(case, method):
+def test_every_method_says_not_fitted_first(case):
     clf, X, _ = case
-    with pytest.raises(NotFittedError):
-        getattr(clf, method)(X)
+    for method in methods_of(clf):
+        with pytest.raises(NotFittedError):
+            getattr(clf, method)(X)
     with pytest.raises(NotFittedError):
         clf.calibrate(X, None)
-    with pytest.raises(NotFittedError):
-        clf.saliency_maps(X)
 
 
 # ---------------------------------------------------------------- interrupted
@@ -592,13 +628,13 @@ def test_prediction_of_a_row_does_not_depend_on_the_others(case):
 
 def test_works_under_no_grad_and_inference_mode(case):
     clf, X, y = case
-    _, expected = clf.fit(X, y).mask(X)
-    with torch.no_grad():
-        np.testing.assert_array_equal(clf.mask(X)[1], expected)
-        assert not torch.is_grad_enabled()
-    with torch.inference_mode():
-        np.testing.assert_array_equal(clf.mask(X)[1], expected)
-        clf.predict_with_reject(X)
+    clf.fit(X, y)
+    expected = {name: getattr(clf, name)(X) for name in methods_of(clf)}
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            for name, value in expected.items():
+                np.testing.assert_equal(getattr(clf, name)(X), value)
+            assert not torch.is_grad_enabled()
 
 
 # ---------------------------------------------------------------- rejection
@@ -742,10 +778,18 @@ def test_nothing_keeps_the_training_data_alive(name):
 # ---------------------------------------------------------------- ecosystem
 
 
+def own_grid(clf):
+    if isinstance(clf, MaskTuneClassifier):
+        return {"mask_threshold": [clf.mask_threshold, 2 * clf.mask_threshold]}
+    if isinstance(clf, DeNetDMClassifier):
+        return {"temperature": [1.0, 2.0]}
+    return {"penalty_weight": [0.1, 0.2]}
+
+
 def test_grid_search_over_every_level_equals_with_two_processes(case):
     clf, X, y = case
     grid = {
-        "mask_threshold": [clf.mask_threshold, 2 * clf.mask_threshold],
+        **own_grid(clf),
         "estimator__lr": [0.01, 0.02],
         "estimator__module__width": [4],
     }

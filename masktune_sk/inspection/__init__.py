@@ -1,5 +1,15 @@
-"""Inspection: pictures of what was hidden."""
+"""Inspection: what was hidden, and what a layer knows."""
 
+from ._layer_report import LayerReport, effective_rank, layer_report
+from ._layer_report_display import LayerReportDisplay
 from ._mask_display import SaliencyMaskDisplay
+from ._sensitivity_display import SensitivityDisplay
 
-__all__ = ["SaliencyMaskDisplay"]
+__all__ = [
+    "LayerReport",
+    "LayerReportDisplay",
+    "SaliencyMaskDisplay",
+    "SensitivityDisplay",
+    "effective_rank",
+    "layer_report",
+]

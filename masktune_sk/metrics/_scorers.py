@@ -162,7 +162,7 @@ class _SelectiveScorer:
 
 def predict_with_score(estimator, X):
     """Return the labels that a classifier predicts, and its selection score."""
-    found = _find(estimator, X, "selection_score")
+    found = find_behind(estimator, X, "selection_score")
     if found is not None:
         estimator, X = found
         return estimator.predict(X), estimator.selection_score(X)
@@ -176,7 +176,7 @@ def predict_with_score(estimator, X):
 
 
 def _predict_with_reject(estimator, X):
-    found = _find(estimator, X, "predict_with_reject")
+    found = find_behind(estimator, X, "predict_with_reject")
     if found is None:
         raise ValueError(
             f"{type(estimator).__name__} has no predict_with_reject to tell which "
@@ -187,7 +187,7 @@ def _predict_with_reject(estimator, X):
     return estimator.predict_with_reject(X)
 
 
-def _find(estimator, X, method):
+def find_behind(estimator, X, method):
     """Find who has a method behind what hides it; return it with its input."""
     transformers = []
     while not hasattr(estimator, method):

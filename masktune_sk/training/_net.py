@@ -1,6 +1,6 @@
 """From what the user gave to nets of our own: clones, made and filled."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ __all__ = [
     "build_net",
     "check_output",
     "check_trains",
+    "forward",
     "has_own_split",
     "predict_proba",
     "resolve_net",
@@ -46,7 +47,8 @@ def resolve_net(estimator, input_shape, n_classes):
     template : skorch.NeuralNetClassifier
         An unfitted clone; the user's object is never touched.
     fitted : skorch.NeuralNetClassifier or None
-        The net inside a `FrozenEstimator`, to be read only.
+        The net inside a `FrozenEstimator`, to be read only; inside an estimator of
+        ours there, the one that predicts.
 
     Raises
     ------
@@ -62,6 +64,14 @@ def resolve_net(estimator, input_shape, n_classes):
         return default_net(input_shape, n_classes), None
     frozen = isinstance(estimator, FrozenEstimator)
     net = estimator.estimator if frozen else estimator
+    if frozen and hasattr(net, "_fit_stages"):
+        # An estimator of ours stands for the net that predicts.
+        if not hasattr(net, "net_"):
+            raise NotFittedError(
+                f"FrozenEstimator skips the first training, but the "
+                f"{type(net).__name__} inside is not fitted. Fit it first."
+            )
+        net = net.net_
     if not isinstance(net, NeuralNetClassifier):
         got = (
             f"the class {net.__name__}"
@@ -165,13 +175,44 @@ def predict_proba(net, dataset, precision="float32"):
     proba : ndarray of shape (n_samples, n_classes), float32
         One row a sample.
     """
+    with _reading(net, precision):
+        return sums_of_one(net.predict_proba(dataset), precision)
+
+
+def forward(net, dataset, part=0, precision="float32"):
+    """Return one of the outputs of a net whose module has several.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialised net. Its module returns a tuple.
+    dataset : TorchView
+        The samples.
+    part : int, default=0
+        Which output.
+    precision : {"float32", "bf16"}, default="float32"
+        See `computing`.
+
+    Returns
+    -------
+    output : ndarray of shape (n_samples, ...), float32
+        One row a sample.
+    """
+    with _reading(net, precision):
+        batches = net.forward_iter(dataset, training=False)
+        return np.concatenate([outputs[part].numpy() for outputs in batches])
+
+
+@contextmanager
+def _reading(net, precision):
+    """Read whole batches where the user left skorch's default loaders."""
     n_workers = iterator_params(net, training=False).get("num_workers", 0)
     with (
         batch_iterators(net),
         computing(net, precision),
         worker_errors("prediction", n_workers),
     ):
-        return sums_of_one(net.predict_proba(dataset), precision)
+        yield
 
 
 def check_output(net, source, n_classes, precision="float32"):
