@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNetClassifier
 
 from ._fit_data import PACKAGES, FitData
 from ._samples import labels_of, samples_to_fit, samples_to_predict
@@ -171,6 +172,9 @@ class BaseDebiasedClassifier(
         self.input_shape_ = source.item_shape
         self.precision_ = data.precision
         for name, value in fitted_attributes.items():
+            if isinstance(value, NeuralNetClassifier):
+                # What skorch would note in a fit of its own.
+                value.classes_inferred_ = np.arange(len(classes))
             setattr(self, name, value)
         return holdout, holdout_proba
 

@@ -30,7 +30,11 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import Callback
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from masktune_sk import DeNetDMClassifier, MaskTuneClassifier
+from masktune_sk import (
+    DeNetDMClassifier,
+    MaskTuneClassifier,
+    RejectOptionClassifier,
+)
 from masktune_sk.exceptions import InconsistentVersionWarning, NonFiniteError
 from tests.nets import (
     ConceptFromX,
@@ -115,6 +119,10 @@ def methods_of(clf):
     return shared + [name for name in ("mask", "saliency_maps") if hasattr(clf, name)]
 
 
+def encoded_of(clf, X):
+    return np.searchsorted(clf.classes_, clf.predict(X))
+
+
 def numpy_stream():
     return np.random.get_state()[1].copy()  # noqa: NPY002
 
@@ -165,6 +173,18 @@ def test_no_hook_gradient_or_mode_is_left_behind(case):
             assert parameter.requires_grad
         assert not net.optimizer_.state
     assert torch.is_grad_enabled()
+
+
+def test_nets_know_their_classes(case):
+    clf, X, y = case
+    labels = np.array(["water", "land"])[y]
+    clf.fit(X, labels)
+    for net in nets_of(clf):
+        np.testing.assert_array_equal(net.classes_, [0, 1])
+    again = RejectOptionClassifier(FrozenEstimator(clf.net_), validation_fraction=0)
+    encoded = np.unique(labels, return_inverse=True)[1]
+    again.fit(X.astype(np.float32), encoded)
+    np.testing.assert_array_equal(again.classes_[again.predict(X)], encoded_of(clf, X))
 
 
 def test_module_instance_is_not_trained():
