@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from card_files import PlantedFiles, read_collars, read_image_folder
 from cutouts import ANIMALS, VEHICLES, draw_cutouts
 from sklearn.model_selection import train_test_split
 from torchvision.transforms import v2
 
 from masktune_sk import datasets
+from masktune_sk.datasets._fetch.folder import image_transform
 
 CHARACTERS = {"animals": ANIMALS, "vehicles": VEHICLES}
 
@@ -33,6 +35,8 @@ class LabelledSet:
         Whether the bias agrees with the class.
     artifact_mask : ndarray of bool, shape (n_samples, height, width), or None
         True on the pixels of the shortcut.
+    concept : ndarray of int, shape (n_samples,), or None
+        1 for a sample that shows the artifact, 0 for one that does not.
     """
 
     X: object
@@ -40,6 +44,7 @@ class LabelledSet:
     groups: np.ndarray | None = None
     aligned: np.ndarray | None = None
     artifact_mask: np.ndarray | None = None
+    concept: np.ndarray | None = None
 
     @property
     def image_shape(self):
@@ -144,19 +149,31 @@ def load_composite(
 
 
 def load_photographs(
-    source, tests, *, fetch, folder, normalize=None, matched=False, **arguments
+    source,
+    tests,
+    *,
+    fetch,
+    folder,
+    side=None,
+    normalize=None,
+    matched=False,
+    **arguments,
 ):
     """Read a published set of photographs from its folder, batch by batch.
 
-    `normalize` are arguments of `v2.Normalize`; `matched` says that bias k is that of
-    class k.
+    `side` is the size in pixels that they are brought to, if it is another one than
+    the published; `normalize` are arguments of `v2.Normalize`; `matched` says that bias
+    k is that of class k.
     """
     fetch = getattr(datasets, fetch)
+
+    if side is not None:
+        arguments["transform"] = image_transform(v2.Resize((side, side)))
 
     def read(subset, changes):
         data = fetch(source.home / folder, subset=subset, **(arguments | changes))
         if normalize is not None:
-            data.transform = v2.Compose([data.transform, v2.Normalize(**normalize)])
+            _normalize(data, normalize)
         known = (data.groups >= 0).all()
         return LabelledSet(
             data,
@@ -168,12 +185,55 @@ def load_photographs(
     return read("train", {}), {name: read("test", tests[name]) for name in tests}
 
 
+def load_artifact(source, tests, *, folder, fetch=None, **arguments):
+    """Read photographs and plant an artifact in some of them, see `PlantedFiles`.
+
+    Without `fetch`, they are in folders of classes, as ImageNet is.
+    """
+    read = read_image_folder if fetch is None else getattr(datasets, fetch)
+
+    def plant(subset, changes):
+        images = read(source.home / folder, subset=subset)
+        data = PlantedFiles(images, seed=source.seed, **(arguments | changes))
+        return LabelledSet(
+            data, data.targets, data.groups, data.aligned, concept=data.concept
+        )
+
+    return plant("train", {}), {name: plant("test", tests[name]) for name in tests}
+
+
+def load_collar(source, tests, *, folder, every, normalize):
+    """Read CelebA with neckties as the concept; a test set shows them, or does not."""
+
+    def read(subset, collar=None):
+        data = read_collars(source.home / folder, subset=subset, every=every)
+        if collar is not None:
+            data = data.take(data.bias == collar)
+        _normalize(data, normalize)
+        return LabelledSet(
+            data,
+            data.targets,
+            np.array(data.group_names)[data.groups],
+            data.targets != data.bias,
+            concept=data.bias,
+        )
+
+    return read("train"), {name: read("test", **tests[name]) for name in tests}
+
+
 LOADERS = {
+    "artifact": load_artifact,
+    "collar": load_collar,
     "plain": load_plain,
     "planted": load_planted,
     "composite": load_composite,
     "photographs": load_photographs,
 }
+
+
+def _normalize(data, arguments):
+    """Also normalise each image that is read."""
+    data.transform = v2.Compose([data.transform, v2.Normalize(**arguments)])
 
 
 def _read_images(source, name, n_train=None, n_test=None):
@@ -205,4 +265,5 @@ def _from_bunch(arrays):
         names[arrays.groups],
         arrays.aligned,
         arrays.get("artifact_mask"),
+        arrays.get("concept"),
     )

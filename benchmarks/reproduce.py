@@ -9,14 +9,20 @@ training, and what was published, with source and tolerance. For each seed its m
 start from the same ERM, which is trained once:
 
 - "ERM": ordinary training;
-- "ERM continued": further epochs without a mask, as many as MaskTune has;
+- "ERM continued": further epochs of it, as many as the card's method adds;
 - "random masks": each mask moved to a random place;
 - "MaskTune", and "MaskTune, norm frozen", whose refit keeps the statistics of batch
   normalisation;
 - "official recipe": MaskTune with the defaults of the official code. It looks at the
-  best epoch of ERM, which is kept in training alone, so that its ERM is trained again.
+  best epoch of ERM, which is kept in training alone, so that its ERM is trained again;
+- "fine-tuned": the layers that RR-ClArC corrects are trained on as it does, without a
+  penalty;
+- "RR-ClArC", "A-ClArC", "P-ClArC" and "RRR", which are told who shows the artifact;
+- "DeNetDM", which does not start from ERM but from nothing, and "DeNetDM, shallow
+  branch", its first stage alone, of the same training.
 
-A seed sets the weights that ERM starts from, the hold-out, both trainings, and what is
+A card's parameters are those of its own estimator; methods of others have defaults,
+and the same hold-out. A seed sets the weights, the hold-out, all trainings, and what is
 drawn of the data.
 
 The table, and in full `benchmarks/results/reproduce_CARD.csv`, give percentages: for
@@ -24,10 +30,10 @@ each method, test set and metric the mean and the standard deviation of the seed
 was published or found in a re-run, and whether ours is inside the tolerance; also what
 was reduced of the published setting. Where it is known which pixels the shortcut is,
 rows of "training" tell how much of it the masks hide (in 1,000 training images).
-Minutes are those of all seeds, ERM's in its row.
+Minutes are those of all seeds; what two methods share counts for the first of them.
 
-If something that the card needs is not here (data, a GPU, an estimator), it is named,
-and the exit status is 2.
+If something that the card needs is not here (data, weights, a GPU), it is named, and
+the exit status is 2.
 """
 
 import argparse
@@ -41,27 +47,13 @@ import numpy as np
 import torch
 from card import SCALES, CardError, card_names, read_cards
 from card_data import LOADERS, Source, load_sets
+from card_methods import check_variants, fit, make_classifier, make_net
 from comparison import compare, print_table, write_rows
 from rounds import RESULTS, describe_machine, timed
-from skorch.callbacks import LRScheduler
-from torchvision.transforms import v2
 
-import masktune_sk
-from masktune_sk import OFFICIAL_MASKTUNE
 from masktune_sk.metrics import group_accuracies
-from masktune_sk.modules import published_net
 
 DATA_HOME = os.environ.get("MASKTUNE_SK_DATA", "~/.cache/masktune_sk")
-VARIANTS = {
-    "MaskTuneClassifier": {
-        "ERM": {"masking": "none", "refit_epochs": 0},
-        "ERM continued": {"masking": "none"},
-        "random masks": {"masking": "random"},
-        "MaskTune": {},
-        "MaskTune, norm frozen": {"freeze_norm": True},
-        "official recipe": OFFICIAL_MASKTUNE,
-    }
-}
 MOST_GROUPS = 8  # that are listed one by one
 N_LOOKED_AT = 1000  # training images, to see what the masks hide
 
@@ -72,69 +64,14 @@ class NotHereError(Exception):
 
 def check_needs(card, device):
     """Refuse to start what can't be run here."""
-    estimator = card.method.estimator
+    check_variants(card)
     lacking = []
-    if estimator not in VARIANTS:
-        lacking.append(f"the estimator {estimator}, which this version does not have")
     if card.needs.gpu and device is None and not torch.cuda.is_available():
         lacking.append("a GPU (--device cpu runs it without, for as long as it takes)")
     if card.data["name"] not in LOADERS:
         lacking.append(f"a loader of its data, {card.needs.data}")
     if lacking:
         raise NotHereError("; ".join(lacking))
-
-
-def named(tables, namespace):
-    """Make an object of each table: the class of that name, with the other entries."""
-    return [
-        getattr(namespace, table["name"])(
-            **{key: value for key, value in table.items() if key != "name"}
-        )
-        for table in tables
-    ]
-
-
-def make_net(card, train, *, home, device, n_workers=0):
-    """Make the skorch net that a card describes."""
-    training = card.training
-    optimizer = dict(training.optimizer)
-    options = {
-        "optimizer": getattr(torch.optim, optimizer.pop("name")),
-        **{f"optimizer__{key}": value for key, value in optimizer.items()},
-    }
-    if training.schedule:
-        schedule = dict(training.schedule)
-        policy = LRScheduler(policy=schedule.pop("name"), **schedule)
-        options["callbacks"] = [("schedule", policy)]
-    n_channels, *image_size = train.image_shape
-    weights = card.net.get("weights")
-    return published_net(
-        card.net["name"],
-        int(train.y.max()) + 1,
-        n_channels=n_channels,
-        image_size=tuple(image_size),
-        weights=weights and home / weights,
-        lr=training.lr,
-        batch_size=training.batch_size,
-        max_epochs=training.epochs,
-        device=device,
-        iterator_train__num_workers=n_workers,
-        iterator_valid__num_workers=n_workers,
-        **options,
-    )
-
-
-def make_classifier(card, method, net, *, seed, memory):
-    """Make one of the methods of a card."""
-    augmentation = named(card.training.augmentation, v2)
-    estimator = getattr(masktune_sk, card.method.estimator)(
-        net,
-        augment=v2.Compose(augmentation) if augmentation else None,
-        memory=memory,
-        random_state=seed,
-    )
-    variant = VARIANTS[card.method.estimator][method]
-    return estimator.set_params(**(card.method.parameters | variant))
 
 
 def score(clf, test, coverages):
@@ -185,8 +122,11 @@ def run(card, arguments, memory):
     def measure(method, sets, seed):
         train, tests = sets
         net = make_net(card, train, **place)
-        clf = make_classifier(card, method, net, seed=seed, memory=memory)
-        clf.fit(train.X, train.y)
+        shape = train.image_shape
+        clf = make_classifier(
+            card, method, net, image_shape=shape, seed=seed, memory=memory
+        )
+        fit(clf, train)
         scores = {
             name: score(clf, test, card.method.coverages)
             for name, test in tests.items()
@@ -249,8 +189,6 @@ def list_cards():
         needs = [card.needs.data]
         if card.needs.gpu:
             needs.append("a GPU")
-        if card.method.estimator not in VARIANTS:
-            needs.append(f"{card.method.estimator}, not there yet")
         print(f"{name:<24} {card.title}\n{'':<24} needs {', '.join(needs)}")
 
 
@@ -284,7 +222,7 @@ def main(argv=None):
     parser.add_argument("--data-home", type=Path, default=Path(DATA_HOME))
     parser.add_argument("--download", action="store_true", help="data that are lacking")
     parser.add_argument("--out", type=Path, help="the CSV file")
-    parser.add_argument("--memory", type=Path, help="folder to keep trained ERMs in")
+    parser.add_argument("--memory", type=Path, help="folder to keep trained nets in")
     parser.add_argument("--device", help="of torch; default: a GPU if there is one")
     parser.add_argument("--workers", type=int, default=0, help="that read photographs")
     parser.add_argument("--threads", type=int, help="torch threads; default: its own")

@@ -52,9 +52,15 @@ def test_what_is_lacking_is_named(bench, monkeypatch, tmp_path, capsys):
     assert "Needed: CelebA" in message
     assert str(tmp_path / "celeba") in message
     assert str(tmp_path) in lacking("biased-mnist-zero")
-    message = lacking("isic")
-    assert "the estimator RRClArCClassifier, which this version does not" in message
-    assert "a loader of its data, ISIC 2019" in message
+    message = lacking("isic", "--device", "cpu")
+    assert "Needed: ISIC 2019, and ResNet-18 weights" in message
+    assert str(tmp_path / "isic2019") in message
+
+
+def test_an_unknown_loader_is_named(bench, write, capsys):
+    path = write(('name = "planted"', 'name = "streamed"'))
+    assert bench.reproduce.main([str(path)]) == 2
+    assert "a loader of its data, d" in capsys.readouterr().err
 
 
 def test_results_are_compared(bench, write, tmp_path):
@@ -125,7 +131,9 @@ def test_a_net_is_made_as_the_card_says(bench):
     ((_, schedule),) = net.callbacks
     assert (schedule.policy, schedule.kwargs["gamma"]) == ("StepLR", 0.5)
     for method in card.method.variants:
-        clf = bench.reproduce.make_classifier(card, method, net, seed=3, memory=None)
+        clf = bench.reproduce.make_classifier(
+            card, method, net, image_shape=(3, 32, 32), seed=3, memory=None
+        )
         assert clf.random_state == 3
         assert len(clf.augment.transforms) == 2
 
