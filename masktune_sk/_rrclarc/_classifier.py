@@ -83,9 +83,12 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
         "lasso", "logistic", a linear scikit-learn estimator, or the direction itself,
         of shape (n_latents,) or (n_concepts, n_latents), see
         `masktune_sk.concepts.concept_directions`.
-    pool : {"max", "mean", "none"}, default="max"
+    pool : {"auto", "max", "mean", "none"}, default="auto"
         How the positions of the layer become one vector; "none" gives each position its
-        own direction.
+        own direction. "auto": "max", as the paper, where the net averages positions
+        after the layer; "none" where it weighs each by itself, as a net that flattens
+        does, and a sample has no more than 10,000 values there. With "max" such a net
+        keeps most of its bias, for all that its sensitivity vanishes.
     cav_scope : {"auto", "all"} or list of labels, default="auto"
         Which samples are compared for the direction: of the same class, in all classes
         with enough samples of both kinds; all regardless of class; or within these
@@ -235,7 +238,7 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
         "method": [StrOptions(set(METHODS))],
         "target_layer": [str, None],
         "cav": "no_validation",
-        "pool": [StrOptions({"max", "mean", "none"})],
+        "pool": [StrOptions({"auto", "max", "mean", "none"})],
         "cav_scope": [StrOptions({"auto", "all"}), "array-like"],
         "min_concept_samples": [Interval(Integral, 1, None, closed="left")],
         "penalty_weight": [
@@ -259,7 +262,7 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
         method="rr-clarc",
         target_layer=None,
         cav="signal",
-        pool="max",
+        pool="auto",
         cav_scope="auto",
         min_concept_samples=5,
         penalty_weight="auto",

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import torch
@@ -28,6 +28,9 @@ NO_FEATURES = (
     nn.modules.dropout._DropoutNd,
     nn.Identity,
 )
+
+# Of a sample: beyond that, a vector for each is more than memory should hold.
+MOST_VALUES = 10_000
 
 
 @dataclass(frozen=True)
@@ -199,8 +202,10 @@ def find_latent_layer(module, X, name=None, pool="max"):
         in which layers finish, that has positions (a grid or tokens), is no pooling,
         and has parameters after it; of a net for vectors the one before the last linear
         layer.
-    pool : {"max", "mean", "none"}, default="max"
-        See `LatentLayer`.
+    pool : {"auto", "max", "mean", "none"}, default="max"
+        See `LatentLayer`. "auto": "none" where no convolution follows, each position
+        is weighed by itself, and a sample has no more than 10,000 values there; else
+        "max".
 
     Returns
     -------
@@ -220,9 +225,34 @@ def find_latent_layer(module, X, name=None, pool="max"):
     else:
         _check_named(module, calls, name, len(X))
     output = calls[name].output
-    return LatentLayer(
-        name, tuple(output.shape[1:]), _channel_axis(output.shape, X.shape[2:]), pool
+    shape, axis = tuple(output.shape[1:]), _channel_axis(output.shape, X.shape[2:])
+    if pool != "auto":
+        return LatentLayer(name, shape, axis, pool)
+    layer = LatentLayer(name, shape, axis)
+    last = calls[name].ends[-1]
+    convolved = any(
+        isinstance(call.module, nn.modules.conv._ConvNd) and call.starts[-1] > last
+        for call in calls.values()
     )
+    small = layer.n_positions > 1 and math.prod(shape) <= MOST_VALUES
+    if small and not convolved and not _ignores_places(module, X, layer):
+        return replace(layer, pool="none")
+    return layer
+
+
+def _ignores_places(module, X, layer):
+    """Tell whether a net says the same of a layer's output turned upside down."""
+
+    def turned(output):
+        channels = output.movedim(layer.channel_axis, 1)
+        positions = channels.flatten(2).flip(2)
+        return positions.reshape(channels.shape).movedim(1, layer.channel_axis)
+
+    with evaluating(module), torch.no_grad():
+        expected = _first(module(X))
+        with passed_through(module.get_submodule(layer.name), turned):
+            found = _first(module(X))
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def _default_layer(module, calls, X):

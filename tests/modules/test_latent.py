@@ -293,3 +293,30 @@ def test_contexts_restore_modes_and_hooks():
     assert module.training
     assert not module.features[1].training
     assert not module.head._forward_hooks
+
+
+class Averages(nn.Module):
+    def forward(self, maps):
+        return maps.mean(dim=(2, 3))
+
+
+def test_pooling_goes_by_what_the_net_does_with_positions():
+    X = torch.randn(4, 3, 6, 6)
+    body = [nn.Conv2d(3, 5, 3), nn.ReLU()]
+    averaging = nn.Sequential(*body, Averages(), nn.Linear(5, 2))
+    flattening = nn.Sequential(*body, nn.Flatten(), nn.Linear(5 * 16, 2))
+    assert find_latent_layer(averaging, X, "1", "auto").pool == "max"
+    assert find_latent_layer(flattening, X, "1", "auto").pool == "none"
+    assert find_latent_layer(flattening, X, "0", "auto").pool == "none"
+    # A convolution in between weighs all positions alike.
+    deeper = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), *flattening)
+    assert find_latent_layer(deeper, X, "1", "auto").pool == "max"
+    # A vector has no positions.
+    vectors = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    assert find_latent_layer(vectors, torch.randn(4, 4), "1", "auto").pool == "max"
+
+
+def test_large_maps_are_pooled_whatever_the_net_does():
+    X = torch.randn(2, 3, 34, 34)
+    net = nn.Sequential(nn.Conv2d(3, 10, 3), nn.Flatten(), nn.Linear(10 * 1024, 2))
+    assert find_latent_layer(net, X, "0", "auto").pool == "max"
