@@ -16,15 +16,18 @@ from masktune_sk.modules import default_net
 N_MARKED = 50
 CONFLICT_RATIO = 0.02
 
-# How a classifier is made and corrected. What is corrected comes first.
+# How a classifier is made and corrected. What is corrected comes first. The colour is
+# wherever the digit is, so that the rows have one direction for all positions, as the
+# paper; by itself RRClArCClassifier takes "none" for this net, which flattens.
+ANYWHERE = {"pool": "max"}
 CHAIN = {
     "ERM": None,
     "ERM, continued": None,
-    "control": {"method": "none"},
-    "RR-ClArC": {},
+    "control": {"method": "none", **ANYWHERE},
+    "RR-ClArC": ANYWHERE,
     "MaskTune": None,
-    "MaskTune, control": {"method": "none"},
-    "MaskTune, RR-ClArC": {},
+    "MaskTune, control": {"method": "none", **ANYWHERE},
+    "MaskTune, RR-ClArC": ANYWHERE,
 }
 FURTHER_CHAIN = {
     "RR-ClArC, full feature": {"pool": "none"},

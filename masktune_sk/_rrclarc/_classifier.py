@@ -88,7 +88,8 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
         own direction. "auto": "max", as the paper, where the net averages positions
         after the layer; "none" where it weighs each by itself, as a net that flattens
         does, and a sample has no more than 10,000 values there. With "max" such a net
-        keeps most of its bias, for all that its sensitivity vanishes.
+        keeps most of its bias to an artifact at one place, for all that its
+        sensitivity vanishes; against one that may be anywhere "max" does better.
     cav_scope : {"auto", "all"} or list of labels, default="auto"
         Which samples are compared for the direction: of the same class, in all classes
         with enough samples of both kinds; all regardless of class; or within these
