@@ -84,12 +84,10 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
         of shape (n_latents,) or (n_concepts, n_latents), see
         `masktune_sk.concepts.concept_directions`.
     pool : {"auto", "max", "mean", "none"}, default="auto"
-        How the positions of the layer become one vector; "none" gives each position its
-        own direction. "auto": "max", as the paper, where the net averages positions
-        after the layer; "none" where it weighs each by itself, as a net that flattens
-        does, and a sample has no more than 10,000 values there. With "max" such a net
-        keeps most of its bias to an artifact at one place, for all that its
-        sensitivity vanishes; against one that may be anywhere "max" does better.
+        How positions become one vector; "none" gives each its own direction. "auto":
+        "max", as the paper, where the net averages positions after the layer; "none"
+        where it flattens up to 10,000 values: with "max" it keeps most of its bias to
+        an artifact at one place. Against one that may be anywhere "max" does better.
     cav_scope : {"auto", "all"} or list of labels, default="auto"
         Which samples are compared for the direction: of the same class, in all classes
         with enough samples of both kinds; all regardless of class; or within these
@@ -120,8 +118,7 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
         Its learning rate; None: a tenth of the rate that training ended with. For SGD
         it is reduced, with a warning, where the penalty would make it unstable.
     refit_optimizer : type, default=None
-        A torch optimizer; None: that of the net with its parameters. Moments start
-        anew.
+        A torch optimizer; None: that of the net. Moments start anew.
     cache_latents : bool, default=True
         Compute the layer's output once and train what follows it alone, where it can be
         separated (by `torch.fx`), nothing is augmented, and it takes less than 2 GiB.
@@ -204,8 +201,7 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
     its parts. A criterion other than `CrossEntropyLoss` and `NLLLoss` is refused; of
     the latter's probabilities the logarithm is corrected.
 
-    Where operations have no forward mode, the same derivatives are taken by two
-    backward passes.
+    Operations without a forward mode are derived by two backward passes.
 
     References
     ----------
