@@ -189,7 +189,10 @@ class BestToken(Tokens):
         (TinyMLP(n_classes=3), "no torch.nn.Linear with 2 outputs runs in it"),
         (nn.Linear(6, 2), "single linear layer"),
         (nn.Sequential(TinyMLP(), nn.Softmax(dim=1)), "something comes after its"),
-        (nn.Sequential(TinyMLP(), nn.ReLU()), r"layer '0.layers.2', a softmax say"),
+        (
+            nn.Sequential(TinyMLP(), nn.LogSigmoid()),
+            r"layer '0.layers.2', a softmax say",
+        ),
         (Asks(), "does not run without its layer 'layers.2': .*weight"),
         (InATuple(), "returns a tuple, not a tensor"),
         (Tokens(), r"not given one vector a sample, but \(3, 16\)"),
