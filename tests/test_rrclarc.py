@@ -328,6 +328,33 @@ def test_vectors(data):
     clf.fit(X, y, artifact_mask=mask)
     assert clf.concept_ is None
     assert clf.sensitivity_before_ is None
+    assert clf.artifact_relevance_after_ < clf.artifact_relevance_before_
+
+
+def test_relevance_is_the_share_of_input_times_gradient(data):
+    X, y, _, masks = data
+    masks = masks.copy()
+    masks[::2] = False
+    clf = fit(rrclarc(), (*data[:3], masks))
+    shown = np.flatnonzero(masks.any(axis=(1, 2)))
+    relevance = clf.artifact_relevance(X, masks)
+    for name, net in (("before", clf.uncorrected_net_), ("after", clf.net_)):
+        images = torch.from_numpy(X[shown]).requires_grad_()
+        module = net.module_.eval()
+        module(images).max(dim=1).values.sum().backward()
+        share = (images * images.grad).sum(dim=1).abs().detach().numpy()
+        inside = (share * masks[shown]).sum(axis=(1, 2)) / share.sum(axis=(1, 2))
+        assert relevance[name] == pytest.approx(inside.mean(), rel=1e-5)
+    trained = np.isin(clf.train_indices_, shown)
+    rows = clf.train_indices_[trained]
+    of_train = clf.artifact_relevance(X[rows], masks[rows])
+    assert clf.artifact_relevance_before_ == pytest.approx(of_train["before"])
+    assert clf.artifact_relevance_after_ == pytest.approx(of_train["after"])
+    assert fit(rrclarc(), (*data[:3], None)).artifact_relevance_after_ is None
+    with pytest.raises(ValueError, match="the size of the samples"):
+        clf.artifact_relevance(X, masks[:, :7])
+    with pytest.raises(ValueError, match="nothing to penalise or to measure"):
+        clf.artifact_relevance(X, np.zeros_like(masks))
 
 
 class TokenNet(nn.Module):
@@ -658,6 +685,7 @@ class NeverTrain(Callback):
         ),
         ({"method": "rrr"}, {"artifact_mask": np.zeros((160, 8, 8))}, "everywhere"),
         ({"method": "rrr"}, {"artifact_mask": np.full((160, 8, 8), 3)}, "values of"),
+        ({}, {"artifact_mask": np.ones((160, 7, 8))}, "the size of the samples"),
         ({"method": "rrr", "augment": torch.abs}, {}, "Leave augment out"),
         ({"method": "rrr", "penalty": "l1"}, {}, "'l2' or 'cosine'"),
         ({"penalty": "cosine"}, {}, "'l2' or 'l1'"),

@@ -71,16 +71,18 @@ def check_masks(masks, n_samples):
     return masks.astype(bool)
 
 
-def check_masks_fit(masks, item_shape, augment):
+def check_masks_fit(method, masks, item_shape, augment=None):
     """Refuse masks that are missing, all empty or of another size than samples.
 
     Parameters
     ----------
+    method : str
+        Only "rrr" can't do without, and can't do with `augment`.
     masks : ndarray of bool or None
         Of the training rows.
     item_shape : tuple of int
         Shape of one sample.
-    augment : callable or None
+    augment : callable, default=None
         Masks can't follow it.
 
     Raises
@@ -89,6 +91,8 @@ def check_masks_fit(masks, item_shape, augment):
         If they don't fit.
     """
     expected = item_shape[1:] or item_shape
+    if masks is None and method != "rrr":
+        return
     if masks is None:
         raise ValueError(
             "method='rrr' penalises input gradients where the artifact is: pass "
@@ -104,9 +108,10 @@ def check_masks_fit(masks, item_shape, augment):
     if not masks.any():
         raise ValueError(
             "artifact_mask is False everywhere in the training rows, so there is "
-            "nothing to penalise. Mark the artifact of the samples that show it."
+            "nothing to penalise or to measure. Mark the artifact of the samples that "
+            "show it."
         )
-    if augment is not None:
+    if augment is not None and method == "rrr":
         raise ValueError(
             "method='rrr' can't be used with augment: the masks would not follow the "
             "samples. Leave augment out."

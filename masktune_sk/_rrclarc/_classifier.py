@@ -23,7 +23,8 @@ from ._checks import (
     resolve_target,
 )
 from ._correction import correct_net, edit_net
-from ._latents import ConceptMeasuresMixin, gaps_of, latents_of, measure_concept
+from ._latents import gaps_of, latents_of
+from ._measures import ConceptMeasuresMixin, measure_all
 
 __all__ = ["RRClArCClassifier"]
 
@@ -171,6 +172,9 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
     tcav_before_, tcav_after_ : ndarray of the same shape, or None
         The share of them whose logit grows along the direction. It means little where
         the sensitivity is small.
+    artifact_relevance_before_, artifact_relevance_after_ : float or None
+        The share of input times gradient that lies on the artifact, of the training
+        samples that show it; None without `artifact_mask`.
     train_indices_ : ndarray of int, shape (n_train,)
         Which rows of X were trained on.
     precision_, n_threads_ : str, int
@@ -178,8 +182,7 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
     net_ : skorch.NeuralNetClassifier
         The corrected net, which predicts.
     history_ : list of dict
-        One row an epoch: stage, epoch, lr, train_loss, and valid_loss and valid_acc
-        where there is a validation set.
+        One row an epoch: stage, epoch, lr, losses, and accuracy on a validation set.
     calibration_scores_, reject_threshold_, certificate_ : ndarray, float, Certificate
         See `calibrate`.
     holdout_accuracy_ : dict or None
@@ -199,9 +202,8 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
 
     What runs before `target_layer` is found by running the net, whatever the names of
     its parts. A criterion other than `CrossEntropyLoss` and `NLLLoss` is refused; of
-    the latter's probabilities the logarithm is corrected.
-
-    Operations without a forward mode are derived by two backward passes.
+    the latter's probabilities the logarithm is corrected. Operations without a forward
+    mode are derived by two backward passes.
 
     References
     ----------
@@ -325,7 +327,8 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
             needs it, unless `cav` is an array.
         artifact_mask : array-like of bool, shape (n_samples, height, width) or \
                 (n_samples, n_features), default=None
-            True where the artifact is; all False for samples without it. For "rrr".
+            True where the artifact is; all False for samples without it. "rrr" needs
+            it; the others measure `artifact_relevance_before_` by it.
 
         Returns
         -------
@@ -383,10 +386,8 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
             "history_": history,
         }
         for name, of_net in (("before", before), ("after", net)):
-            tcav, sensitivity = measure_concept(
-                of_net, data.train, layer, directions, concept, data.precision
-            )
-            fitted |= {f"tcav_{name}_": tcav, f"sensitivity_{name}_": sensitivity}
+            measures = measure_all(of_net, data, layer, directions, concept)
+            fitted |= {f"{measure}_{name}_": x for measure, x in measures.items()}
         return fitted, (erm.holdout_proba, state.holdout_proba)
 
     def _correct(self, data, erm, before, layer, directions, target):
@@ -445,9 +446,8 @@ class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
         """Check what has nothing to do with a net; return concept, scope, target."""
         check_penalty(self.method, self.penalty, PENALTIES)
         target = resolve_target(self.gradient_target, data.classes)
-        if self.method == "rrr":
-            masks = data.known.get("artifact_mask")
-            check_masks_fit(masks, data.train.item_shape, data.augment)
+        masks = data.known.get("artifact_mask")
+        check_masks_fit(self.method, masks, data.train.item_shape, data.augment)
         estimated = self._cav_is_estimated()
         if estimated:
             check_cav(self.cav)

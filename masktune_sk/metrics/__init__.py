@@ -31,6 +31,7 @@ from masktune_sk.metrics._operating_points import (
     risk_at_coverage,
     selective_accuracy_score,
 )
+from masktune_sk.metrics._relevance import artifact_relevance
 from masktune_sk.metrics._risk_coverage_display import RiskCoverageDisplay
 from masktune_sk.metrics._scorers import make_selective_scorer
 from masktune_sk.metrics._selective import (
@@ -42,6 +43,7 @@ from masktune_sk.metrics._selective import (
 
 __all__ = [
     "RiskCoverageDisplay",
+    "artifact_relevance",
     "augrc_loss",
     "aurc_loss",
     "concept_alignment",
