@@ -758,6 +758,25 @@ def test_layer_report_covers_every_network(fitted, images):
     assert set(only.layer_report(X, y).to_dict()["branch"]) == {"shallow", "deep"}
 
 
+def test_layer_report_reads_no_more_samples_than_it_draws(fitted, images):
+    X, y = images
+
+    class Counting(torch.utils.data.TensorDataset):
+        n_read = 0
+
+        def __getitem__(self, index):
+            self.n_read += 1
+            return super().__getitem__(index)
+
+    samples = Counting(torch.from_numpy(X), torch.from_numpy(y))
+    rows = [
+        fitted.layer_report(data, y, max_samples=12, random_state=0).to_dict()
+        for data in (samples, X)
+    ]
+    assert rows[0] == rows[1]
+    assert samples.n_read < len(X)
+
+
 def test_verbose_shows_every_stage_and_a_closing_line(images, capsys):
     denetdm(verbose=1).fit(*images)
     captured = capsys.readouterr()

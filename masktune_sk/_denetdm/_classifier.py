@@ -4,7 +4,6 @@ from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
-import torch
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -479,8 +478,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         }
         if self.net_ not in (self.shallow_net_, self.deep_net_):
             modules["target"] = trunk_of(self.net_.module_, self.head_layer_)
-        X = torch.cat([batch for _, batch in source.batches()])
-        return layer_report(modules, X, labels_of(X, y), groups, **params)
+        return layer_report(modules, source, labels_of(X, y), groups, **params)
 
     def _closing_line(self):
         line = f"{super()._closing_line()[:-1]}; debiased branch: "

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from ..data import as_array
+from ..data import Source, as_array
 from ..rejection._certify import check_groups
 from ._layer_features import layer_features
 from ._layer_report_display import LayerReportDisplay
@@ -164,8 +164,9 @@ def layer_report(
     ----------
     branches : dict of str to torch.nn.Module
         The branches by name. They run in evaluation mode, on the device where they are.
-    X : array-like or torch.Tensor of shape (n_samples, ...)
+    X : array-like, torch.Tensor or Source of shape (n_samples, ...)
         The samples, as the branches take them. Best samples that were not trained on.
+        Of a Source only the samples that are drawn are read.
     y : array-like of shape (n_samples,)
         Their labels.
     groups : array-like of shape (n_samples,), default=None
@@ -243,11 +244,14 @@ def layer_report(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}; got {value}.")
-    X = X if isinstance(X, torch.Tensor) else np.asarray(X)
+    X = X if isinstance(X, torch.Tensor | Source) else np.asarray(X)
     attributes = _attributes(len(X), y, groups)
     rng = check_random_state(random_state)
     drawn = rng.permutation(len(X))[:max_samples]
-    X = torch.as_tensor(X[torch.as_tensor(drawn) if torch.is_tensor(X) else drawn])
+    if isinstance(X, Source):
+        X = X.batch(drawn)
+    else:
+        X = torch.as_tensor(X[torch.as_tensor(drawn) if torch.is_tensor(X) else drawn])
     attributes = {name: _encode(codes[drawn]) for name, codes in attributes.items()}
     cells = _encode(np.stack(list(attributes.values())))
     # The rows are in random order: every third row of a cell is a random third of it.
