@@ -36,7 +36,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
     marker, a background corner, a leaking column. It does not help against a shortcut
     in colour, texture or tone of the whole image, and on clean data it loses a little.
     Accuracy on validation data with the same shortcut prefers the shortcut, so it
-    cannot choose `mask_threshold`.
+    cannot choose `mask_threshold`; `metrics.masked_consistency_scorer` can.
 
     Parameters
     ----------
