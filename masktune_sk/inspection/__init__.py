@@ -1,7 +1,6 @@
-"""Inspection: what was hidden, and what a layer knows."""
+"""Inspection: is there a shortcut, what was hidden, and what a layer knows."""
 
-from ._layer_report import LayerReport, effective_rank, layer_report
-from ._layer_report_display import LayerReportDisplay
+from ._diagnose import ShortcutDiagnosis, ShortcutEvidence, diagnose_shortcut
 from ._mask_display import SaliencyMaskDisplay
 from ._sensitivity_display import SensitivityDisplay
 
@@ -10,6 +9,8 @@ __all__ = [
     "LayerReportDisplay",
     "SaliencyMaskDisplay",
     "SensitivityDisplay",
+    "ShortcutDiagnosis",
+    "ShortcutEvidence",
+    "diagnose_shortcut",
     "effective_rank",
-    "layer_report",
 ]
