@@ -2,7 +2,7 @@
 
 import numpy as np
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _num_samples, validate_data
 from torch.utils.data import Dataset
 
 from .data import (
@@ -16,7 +16,7 @@ from .data import (
     unpacked,
 )
 
-__all__ = ["labels_of", "samples_to_fit", "samples_to_predict"]
+__all__ = ["known_labels", "labels_of", "samples_to_fit", "samples_to_predict"]
 
 
 def samples_to_fit(estimator, X, y):
@@ -135,6 +135,42 @@ def labels_of(X, y):
     if y is None:
         raise ValueError("y is None, and X brings no labels. Pass y.")
     return np.asarray(as_array(y))
+
+
+def known_labels(X, y, classes):
+    """Return labels, one a row of X, that a fit has seen.
+
+    Parameters
+    ----------
+    X : object
+        Samples, as the user has them.
+    y : array-like of shape (n_samples,) or None
+        Labels; None: those that X brings.
+    classes : ndarray of shape (n_classes,)
+        The labels of the fit.
+
+    Returns
+    -------
+    y : ndarray of shape (n_samples,)
+        Labels as they are.
+
+    Raises
+    ------
+    ValueError
+        If there are none, they are more or fewer than samples, or others.
+    """
+    y = labels_of(X, y)
+    n_samples = _num_samples(X)
+    if y.shape != (n_samples,):
+        raise ValueError(
+            f"y must have shape ({n_samples},), one label a row of X; got {y.shape}."
+        )
+    unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise ValueError(
+            f"y has labels that fit did not see: {unknown}. Known are {classes}."
+        )
+    return y
 
 
 def _n_workers(estimator):

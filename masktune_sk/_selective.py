@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from ._samples import labels_of
+from ._samples import known_labels
 from .data import as_array
 from .rejection import certify, coverage_threshold
 from .rejection._certify import check_coverage, check_groups, check_target
@@ -153,24 +153,12 @@ class SelectiveMixin:
         `masktune_sk.rejection.certify` for how it is found.
         """
         check_is_fitted(self)
-        y = labels_of(X, y)
-        n_samples = _num_samples(X)
-        if y.shape != (n_samples,):
-            raise ValueError(
-                f"y must have shape ({n_samples},), one label a row of X; got "
-                f"{y.shape}."
-            )
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y has labels that fit did not see: {unknown}. Known are "
-                f"{self.classes_}."
-            )
+        y = known_labels(X, y, self.classes_)
         check_target(coverage, max_risk, confidence, groups, per_group)
         if coverage is None and max_risk is None:
             coverage = self.coverage
         if groups is not None:
-            groups = check_groups(as_array(groups), n_samples)
+            groups = check_groups(as_array(groups), len(y))
         labels, scores = self._labels_and_scores(X)
         self._calibrate_with(
             scores,

@@ -1,7 +1,10 @@
 """Inspection: is there a shortcut, what was hidden, and what a layer knows."""
 
 from ._diagnose import ShortcutDiagnosis, ShortcutEvidence, diagnose_shortcut
+from ._layer_report import LayerReport, effective_rank, layer_report
+from ._layer_report_display import LayerReportDisplay
 from ._mask_display import SaliencyMaskDisplay
+from ._report import ShortcutReport, model_card, report
 from ._sensitivity_display import SensitivityDisplay
 
 __all__ = [
@@ -11,6 +14,10 @@ __all__ = [
     "SensitivityDisplay",
     "ShortcutDiagnosis",
     "ShortcutEvidence",
+    "ShortcutReport",
     "diagnose_shortcut",
     "effective_rank",
+    "layer_report",
+    "model_card",
+    "report",
 ]
