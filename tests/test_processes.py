@@ -159,7 +159,7 @@ def test_what_processes_fitted_predicts_in_one(seen):
 
 
 def test_the_example_runs():
-    done = start(EXAMPLES / "train_in_parallel.py", "--samples", "200", "--epochs", "1")
+    done = start(EXAMPLES / "12_train_in_parallel.py", "--samples", "200", "--epochs", "1")
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("2 process(es): accuracy on conflicting digits") == 1
 
@@ -186,9 +186,10 @@ def test_a_search_on_a_cluster_finds_what_joblib_finds(tmp_path):
 
 SEARCH = """
 import json, sys
+from importlib import import_module
 from pathlib import Path
 
-import grid_search_dask as example
+example = import_module("11_grid_search_dask")
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -2,7 +2,8 @@
 
 Probabilities go in, scores come out; scores and errors of calibration samples go in,
 thresholds and certificates come out. `RULES` are the names of the scores of a pair of
-nets, before and after an intervention, and `CONFIDENCE_RULES` those of one classifier.
+nets, before and after an intervention. `CONFIDENCE_RULES` are the names of the scores
+of one classifier.
 """
 
 from ._certificate import Certificate, GroupCertificate

@@ -1,9 +1,9 @@
 """Saliency: what a net looks at, one map a sample.
 
-Each method is a small class with one method, `BaseSaliency.explain`; `METHODS` maps
-their names to them. Maps stay at the
-resolution of the layer they come from; `masktune_sk.masking` brings them to the size of
-the image when a mask is made.
+Each method is a small class with one method, `BaseSaliency.explain`. `METHODS` maps the
+names of the methods to their classes. Maps stay at the resolution of the layer they
+come from; `masktune_sk.masking` brings them to the size of the image when a mask is
+made.
 """
 
 from ._base import BaseSaliency

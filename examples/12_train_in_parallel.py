@@ -1,8 +1,8 @@
 """One fit in several processes: every stage is shared out among them.
 
-    torchrun --nproc_per_node 2 examples/train_in_parallel.py
-    accelerate launch --multi_gpu examples/train_in_parallel.py     (several GPUs)
-    python examples/train_in_parallel.py                            (one process)
+    torchrun --nproc_per_node 2 examples/12_train_in_parallel.py
+    accelerate launch --multi_gpu examples/12_train_in_parallel.py     (several GPUs)
+    python examples/12_train_in_parallel.py                            (one process)
 
 Each process runs this script. A batch of 32 stays a batch of 32: each process takes its
 share, and the gradients are summed. Only what prints is for the first one alone.

@@ -6,7 +6,7 @@ there: the network trained as usual (ERM), by its largest probability, and MaskT
 the product of two networks. Both are asked for a risk of at most 10 %, with a
 certificate. Which digits do they accept for that, and how often are they right?
 
-    python examples/selective_prediction.py [picture.png]
+    python examples/05_selective_prediction.py [picture.png]
 
 Half a minute on one core. Nothing is downloaded.
 """
@@ -74,7 +74,7 @@ for (name, clf), ax in zip(classifiers.items(), axes, strict=True):
 axes[1].set_ylabel("")
 lines = axes[0].get_legend_handles_labels()
 figure.legend(*lines, loc="outside lower center", ncols=2)
-path = sys.argv[1] if len(sys.argv) > 1 else "selective_prediction.png"
+path = sys.argv[1] if len(sys.argv) > 1 else "05_selective_prediction.png"
 figure.savefig(path, dpi=120)
 
 for name, clf in classifiers.items():

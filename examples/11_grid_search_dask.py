@@ -3,7 +3,7 @@
 Here the cluster is two processes of this machine. On a real one give the address of its
 scheduler to `Client`, and as `memory` a folder that all its machines share.
 
-    python examples/grid_search_dask.py
+    python examples/11_grid_search_dask.py
 
 The scores are accuracies on rows with the same shortcut, and so prefer the thresholds
 that hide least of it: choose by rows without the shortcut, or by groups, if you can.

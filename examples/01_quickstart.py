@@ -5,7 +5,7 @@ the class away: digits 0-4 have it, 5-9 do not. A network trained as usual (ERM)
 the square. What does it do where the square is wrong, and what after MaskTune? And
 which predictions does the pair of networks know better than to make?
 
-    python examples/quickstart.py [picture.png]
+    python examples/01_quickstart.py [picture.png]
 
 About a minute on two cores. Nothing is downloaded, and nothing but the training images
 and labels is given to the estimator.
@@ -88,7 +88,7 @@ for seed in SEEDS:
         first = [np.flatnonzero(aligned.digit == digit)[0] for digit in (0, 3, 7)]
         X_show = np.concatenate([aligned.data[first], conflicting.data[first[-1:]]])
         y_show = aligned.target[[*first, first[-1]]]
-        path = sys.argv[1] if len(sys.argv) > 1 else "quickstart.png"
+        path = sys.argv[1] if len(sys.argv) > 1 else "01_quickstart.png"
         SaliencyMaskDisplay.from_estimator(masktune, X_show, y_show).figure_.savefig(
             path, dpi=120
         )

@@ -8,7 +8,7 @@ in which the square moves the latents of a layer, and trains what follows the la
 to react to it. What does the network do where a square is on every image, before and
 after, and after the same training without the penalty?
 
-    python examples/unlearn_artifact.py [picture.png]
+    python examples/09_unlearn_artifact.py [picture.png]
 
 Well under a minute on two cores. Nothing is downloaded.
 """
@@ -128,7 +128,7 @@ SensitivityDisplay.from_estimator(
     accuracies=[np.mean(net.predict(X_test) == y_test) for net in nets.values()],
     ax=right.subplots(),
 )
-path = sys.argv[1] if len(sys.argv) > 1 else "unlearn_artifact.png"
+path = sys.argv[1] if len(sys.argv) > 1 else "09_unlearn_artifact.png"
 figure.savefig(path, dpi=120)
 
 print(f"Accuracy, mean +- std of {len(SEEDS)} seeds")
