@@ -8,8 +8,8 @@ what is the choice worth where the shortcut is wrong? Beside them the oracle, wh
 knows such images; you would not.
 
 A square in a corner is the best case. Over eight planted shortcuts, some of which no
-mask hides, masked accuracy and consistency (right as it is *and* masked) lost 9 points
-of the worst group to the oracle, and accuracy 22 (`benchmarks/selection.py`). ERM is
+mask hides, masked accuracy and consistency (right as it is *and* masked) lost 4 points
+of the worst group to the oracle, and accuracy 19 (`benchmarks/selection.py`). ERM is
 trained once a search: all thresholds find it in `memory`.
 
     python examples/04_choose_threshold.py [picture.png]

@@ -7,8 +7,8 @@ still tells the class, where it tells the wrong one, and where it tells nothing?
 
 A table has a trap: the network standardises its columns by batch normalisation. A
 column that is hidden in all rows has no spread left, and the statistics of the refit
-say so; when it is back, it is divided by next to nothing, and decides all. With
-`freeze_norm=True` the statistics stay those of ERM. The last line is without.
+say so; when it is back, it is divided by next to nothing, and decides all. So the
+statistics stay those of ERM where vectors are masked. The last line is without that.
 
     python examples/07_leaky_column.py [picture.png]
 
@@ -59,7 +59,6 @@ for seed in SEEDS:
     masktune = MaskTuneClassifier(
         # Two hundred rows an epoch are a few steps: five epochs of masked rows.
         refit_epochs=5,
-        freeze_norm=True,
         validation_fraction=0,
         random_state=seed,
     )

@@ -90,11 +90,13 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         more of what ERM learned.
     refit_optimizer : {"continue", "fresh"}, default="continue"
         Carry the optimizer's moments over from ERM, or start them anew.
-    freeze_norm : bool, default=False
+    freeze_norm : bool or "auto", default="auto"
         In the refit, normalise by the statistics that batch normalisation has from ERM,
         and leave them. New ones re-centre the net on masked samples, so that its
-        weights need not unlearn the shortcut. Try it where no training sample
-        contradicts the shortcut. The refit is less stable: it may need a smaller rate.
+        weights need not unlearn the shortcut. Try it on images where no training sample
+        contradicts the shortcut; the refit is less stable then, and may need a smaller
+        rate. "auto": where vectors are masked, as a column that is hidden in most rows
+        would have next to no spread, and decide all when it is back.
     augment : callable, default=None
         Applied to the tensor of each training sample in both trainings, for instance
         a torchvision v2 transform that keeps the shape. In the refit it comes after
@@ -237,7 +239,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         "refit_epochs": [Interval(Integral, 0, None, closed="left")],
         "refit_lr": [Interval(Real, 0, None, closed="neither"), None],
         "refit_optimizer": [StrOptions({"continue", "fresh"})],
-        "freeze_norm": ["boolean"],
+        "freeze_norm": ["boolean", StrOptions({"auto"})],
         "store_maps": ["boolean"],
     }
 
@@ -258,7 +260,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         refit_epochs=1,
         refit_lr=None,
         refit_optimizer="continue",
-        freeze_norm=False,
+        freeze_norm="auto",
         augment=None,
         validation_fraction=0.2,
         coverage=0.9,
@@ -402,6 +404,9 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
         return fraction, n_empty
 
     def _refit(self, state, source, data, i, seed):
+        freeze_norm = self.freeze_norm
+        if freeze_norm == "auto":
+            freeze_norm = self.masking != "none" and len(data.train.item_shape) == 1
         return refit(
             data.template,
             state,
@@ -412,7 +417,7 @@ class MaskTuneClassifier(BaseDebiasedClassifier):
             optimizer=self.refit_optimizer if i == 1 else "continue",
             seed=seed,
             augment=data.augment,
-            freeze_norm=self.freeze_norm,
+            freeze_norm=freeze_norm,
             precision=data.precision,
             stage="refit" if self.n_mask_rounds == 1 else f"refit {i}",
             verbose=self.verbose,

@@ -22,5 +22,6 @@ OFFICIAL_MASKTUNE = {
     "refit_epochs": 1,
     "refit_lr": None,
     "refit_optimizer": "continue",
+    "freeze_norm": False,
     "rejection": "product_softmax",
 }

@@ -417,6 +417,22 @@ def test_statistics_of_normalisation_can_be_those_of_erm(images):
         assert not any("train" in vars(m) for m in clf.net_.module_.modules())
 
 
+@pytest.mark.parametrize("masking", ["saliency", "none"])
+@pytest.mark.parametrize("are_vectors", [True, False])
+def test_statistics_stay_by_default_where_vectors_are_masked(
+    images, are_vectors, masking
+):
+    X, y = images
+    X = X.reshape(len(X), -1) if are_vectors else X
+    clf = masktune(estimator=None, masking=masking).fit(X, y)
+    before, after = (
+        [value for name, value in net.module_.named_buffers() if "running" in name]
+        for net in (clf.erm_net_, clf.net_)
+    )
+    same = all(map(torch.equal, before, after))
+    assert same == (are_vectors and masking == "saliency")
+
+
 def test_a_large_fall_of_the_hold_out_accuracy_is_told(images):
     clf = masktune(refit_lr=3.0, validation_fraction=0.5)
     with pytest.warns(AccuracyFallWarning, match=r"fell .* refit_epochs") as w:

@@ -159,7 +159,9 @@ def test_what_processes_fitted_predicts_in_one(seen):
 
 
 def test_the_example_runs():
-    done = start(EXAMPLES / "12_train_in_parallel.py", "--samples", "200", "--epochs", "1")
+    done = start(
+        EXAMPLES / "12_train_in_parallel.py", "--samples", "200", "--epochs", "1"
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("2 process(es): accuracy on conflicting digits") == 1
 
