@@ -24,7 +24,7 @@ __all__ = ["MaskTuneClassifier"]
 
 
 class MaskTuneClassifier(BaseDebiasedClassifier):
-    """MaskTune classifier.
+    """MaskTune: hide what the net looks at, and let it look again.
 
     Trains a net as it is configured (ERM), computes a saliency map of each training
     sample, masks what the net looked at most, and trains for one more epoch on the

@@ -26,7 +26,7 @@ __all__ = ["DeNetDMClassifier"]
 
 
 class DeNetDMClassifier(BaseDebiasedClassifier):
-    """DeNetDM classifier.
+    """DeNetDM: let the deep of two branches take the shortcut, learn from the other.
 
     Trains a shallow and a deep network together, by the sum of their features under one
     linear layer: the deep one takes what is easy, the shortcut, and leaves the rest to
@@ -58,7 +58,8 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         features, or is a classifier, of which the last linear layer is cut off. "auto":
         for vectors MLPs of depth 3 and 5 and width 100; for images below 96 pixels
         three convolutions and a ResNet-20; from there on four convolutions and a
-        ResNet-18. A network that is given keeps its weights as a start.
+        ResNet-18. A network that is given keeps its weights as a start: `random_state`
+        has no part in them.
     feature_dim : int, default=None
         Features that branches and target have in common. None: those of the shallow
         branch. Whatever has another number gets a linear projection. Best give branches

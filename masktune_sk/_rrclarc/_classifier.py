@@ -38,7 +38,7 @@ PENALTIES = {"rr-clarc": ("l2", "l1"), "rrr": ("l2", "cosine")}
 
 
 class RRClArCClassifier(ConceptMeasuresMixin, BaseDebiasedClassifier):
-    """RR-ClArC classifier.
+    """RR-ClArC: unlearn an artifact that you can point at, in a net already trained.
 
     Corrects a net where you can *say* which samples show an artifact. What a layer puts
     out for samples with and without it gives a direction, the concept activation
