@@ -194,6 +194,7 @@ def test_photographs_are_brought_to_the_cards_size(bench, tmp_path):
         assert train.X[0][0].min() < -0.5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::masktune_sk.exceptions.ConceptWarning")
 def test_a_card_of_files_runs_from_end_to_end(bench, write, tmp_path, capsys):
     write_isic(tmp_path, n=60)

@@ -99,6 +99,7 @@ def test_erm_goes_on_for_as_long_as_the_cards_method(
 
 
 # So few samples tell neither the class nor the concept.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::masktune_sk.exceptions.ConceptWarning")
 @pytest.mark.filterwarnings("ignore::masktune_sk.exceptions.AccuracyFallWarning")
 @pytest.mark.filterwarnings("ignore::masktune_sk.exceptions.EmptyMaskWarning")

@@ -96,6 +96,7 @@ def test_rows_are_apart_and_groups_are_balanced(selective, tmp_path):
     assert counts.min() >= 130
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(selective, tmp_path, monkeypatch, capsys):
     out = tmp_path / "some.csv"
     arguments = ["--data", "digits", "--scale", "small", "--out", str(out)]
