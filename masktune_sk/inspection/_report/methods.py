@@ -1,5 +1,7 @@
 """What each estimator keeps of the way from the net before to the net after."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -10,7 +12,7 @@ from ...saliency import compute_maps, resolve_saliency
 __all__ = ["Method", "find_method", "unfrozen"]
 
 
-class Method:
+class Method(ABC):
     """A fitted estimator of this package, as a report looks at it.
 
     Attributes
@@ -42,9 +44,9 @@ class Method:
         name, value = self.control
         return getattr(self.core, name) == value
 
+    @abstractmethod
     def earlier(self):
         """Return the nets before the intervention, by name."""
-        raise NotImplementedError
 
     def looks(self):
         """Return the nets whose saliency maps tell what changed, by name."""

@@ -153,19 +153,8 @@ def _abstention(facts):
             percent(right["share"]),
             interval(right) if right["n"] else "–",
         )
-        for part, cell, right in _pairs(found, "parts")
+        for part, cell, right in _pairs(found)
     ]
-    cell, right = found["coverage"]["all"], found["accuracy"]["all"]
-    rows.append(
-        (
-            "All samples",
-            str(cell["n"]),
-            percent(cell["share"]),
-            interval(cell),
-            percent(right["share"]),
-            interval(right) if right["n"] else "–",
-        )
-    )
     value = found["value"]
     if isinstance(value, dict):
         threshold = "thresholds by group"
@@ -179,10 +168,12 @@ def _abstention(facts):
     return [*blocks, table]
 
 
-def _pairs(found, key):
-    """Yield the name, the coverage and the accuracy of each part."""
-    for part, cell in found["coverage"][key].items():
-        yield part, cell, found["accuracy"][key][part]
+def _pairs(found):
+    """Yield the name, the coverage and the accuracy of each part, and of all."""
+    coverage, accuracy = found["coverage"], found["accuracy"]
+    for part, cell in coverage["parts"].items():
+        yield part, cell, accuracy["parts"][part]
+    yield "All samples", coverage["all"], accuracy["all"]
 
 
 def _certificate(facts):
