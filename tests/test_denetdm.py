@@ -307,6 +307,7 @@ def test_parameter_changes_the_target(fitted, images, params):
         {"stage1_lr": 0.02},
         {"stage1_weight_decay": 0.1},
         {"stage1_batch_size": 8},
+        {"stage1_average": 0.7},
         {"head_bias": False},
         {"feature_dim": 5},
     ],
@@ -316,6 +317,22 @@ def test_parameter_changes_the_branches(fitted, images, params):
     one, other = clf.branch_predict_proba(images[0], "deep"), None
     other = fitted.branch_predict_proba(images[0], "deep")
     assert not np.array_equal(one, other)
+
+
+def test_averaged_branches_are_the_mean_of_their_last_epochs(tmp_path):
+    X, y = tiny_vectors()
+    params = {"memory": str(tmp_path), "validation_fraction": 0}
+    after = [
+        vector_denetdm(stage1_epochs=n_epochs, **params).fit(X, y)
+        for n_epochs in (2, 3)
+    ]
+    clf = vector_denetdm(stage1_epochs=3, stage1_average=0.7, **params).fit(X, y)
+    for branch in ("shallow_net_", "deep_net_"):
+        one, other = (getattr(one, branch).module_ for one in after)
+        for name, value in getattr(clf, branch).module_.named_parameters():
+            mean = (one.get_parameter(name) + other.get_parameter(name)) / 2
+            torch.testing.assert_close(value, mean, msg=name)
+    assert len(stage_of(clf, "branches")) == 3
 
 
 def test_epochs_and_rates_are_those_asked_for(images):

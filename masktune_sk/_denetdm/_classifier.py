@@ -76,6 +76,9 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         Their weight decay.
     stage1_batch_size : int, default=None
         Their samples a batch; None: as many as the net has.
+    stage1_average : float in [0, 1), default=0.0
+        Share of their epochs, the last ones, whose weights are averaged: at a rate
+        that does not fall, one epoch may be off by points. 0: none, as in the paper.
     stage2_epochs : int, default=None
         Epochs of the target; None: the net's.
     stage2_lr : float, default=None
@@ -232,6 +235,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         "stage1_lr": [Interval(Real, 0, None, closed="neither")],
         "stage1_weight_decay": [Interval(Real, 0, None, closed="left")],
         "stage1_batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "stage1_average": [Interval(Real, 0, 1, closed="left")],
         "stage2_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "stage2_lr": [Interval(Real, 0, None, closed="neither"), None],
         "stage2_weight_decay": [Interval(Real, 0, None, closed="left"), None],
@@ -255,6 +259,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         stage1_lr=0.001,
         stage1_weight_decay=0.001,
         stage1_batch_size=None,
+        stage1_average=0.0,
         stage2_epochs=None,
         stage2_lr=None,
         stage2_weight_decay=None,
@@ -282,6 +287,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         self.stage1_lr = stage1_lr
         self.stage1_weight_decay = stage1_weight_decay
         self.stage1_batch_size = stage1_batch_size
+        self.stage1_average = stage1_average
         self.stage2_epochs = stage2_epochs
         self.stage2_lr = stage2_lr
         self.stage2_weight_decay = stage2_weight_decay
@@ -417,6 +423,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
             lr=self.stage1_lr,
             optimizer__weight_decay=self.stage1_weight_decay,
             batch_size=self.stage1_batch_size or net.batch_size,
+            average=self.stage1_average,
         )
         return replace(data, template=pair).train_erm(accept, stage="branches")
 

@@ -22,7 +22,13 @@ from ..modules._pair import (
     PackedGuide,
 )
 from ..objectives import GuidedLoss
-from ..training import TrainedState, build_net, check_output, seeded
+from ..training import (
+    TrainedState,
+    WeightAveraging,
+    build_net,
+    check_output,
+    seeded,
+)
 
 __all__ = [
     "branch_net",
@@ -188,7 +194,7 @@ def _plan_branch(name, spec, X, n_classes):
     return replace(plan, head=head, width=width), depth
 
 
-def pair_net(template, plans, n_classes, head_bias, **params):
+def pair_net(template, plans, n_classes, head_bias, average=0.0, **params):
     """Make the net of the first stage.
 
     Parameters
@@ -201,6 +207,8 @@ def pair_net(template, plans, n_classes, head_bias, **params):
         Number of classes.
     head_bias : bool
         Whether the shared head has a bias.
+    average : float in [0, 1), default=0.0
+        Share of the epochs whose weights are averaged in the end.
     **params : dict
         Parameters of the net.
 
@@ -219,6 +227,7 @@ def pair_net(template, plans, n_classes, head_bias, **params):
         "iterator_train": template.iterator_train,
         "optimizer": torch.optim.Adam,
         "predict_nonlinearity": functools.partial(torch.softmax, dim=-1),
+        "callbacks": [("averaging", WeightAveraging(average))] if average else None,
         "module__shallow": plans["shallow"],
         "module__deep": plans["deep"],
         "module__n_classes": n_classes,

@@ -4,6 +4,7 @@
 through one `StageRun`, and a `TrainedState` carries the result from stage to stage.
 """
 
+from ._averaging import WeightAveraging
 from ._cache import StageCache
 from ._erm import split_as_net, train_erm
 from ._net import (
@@ -28,6 +29,7 @@ __all__ = [
     "StageCache",
     "StageRun",
     "TrainedState",
+    "WeightAveraging",
     "batches_in_order",
     "build_net",
     "check_output",
