@@ -645,5 +645,5 @@ def test_bad_input_says_what_to_do(change, message):
 
 def test_labels_that_the_estimator_does_not_know_are_refused(fitted):
     clf, X, y = fitted
-    with pytest.raises(ValueError, match=r"y has others: \[7\]"):
+    with pytest.raises(ValueError, match=r"did not see: \[7\]"):
         diagnose(X, np.where(y == 1, 7, 0), clf)

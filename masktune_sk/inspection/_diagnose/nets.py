@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.base import clone
 
-from ..._samples import labels_of, samples_to_predict
+from ..._samples import known_labels, samples_to_predict
 from ...data import TorchView
 from ...exceptions import AccuracyFallWarning
 from ...masking import resize_maps, roll_masks, threshold_maps
@@ -52,14 +52,7 @@ def judge_nets(estimator, X, y, *, alpha, random):
             warnings.simplefilter("ignore", AccuracyFallWarning)
             clf = clone(estimator).fit(X, y)
     source = samples_to_predict(clf, X)
-    y = labels_of(X, y)
-    unknown = np.setdiff1d(y, clf.classes_)
-    if len(unknown):
-        raise ValueError(
-            f"The estimator was fitted for the classes {clf.classes_.tolist()}, and y "
-            f"has others: {unknown.tolist()}. Pass labels of the same classes, or an "
-            "estimator that is not fitted."
-        )
+    y = known_labels(X, y, clf.classes_)
     labels = np.searchsorted(clf.classes_, y)
     rows = _unseen(clf, source, labels)
     evidence = [] if rows is None else [_accuracies(clf, source, labels, rows, alpha)]
