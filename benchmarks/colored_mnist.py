@@ -14,10 +14,9 @@ down what every network does after every epoch, and compares ways to choose one:
 - "oracle": the best epoch on the test images, which nobody has.
 
 ERM trains for as long as both stages together; halfway it is "ERM", at the end "ERM
-continued". With `--average`, DeNetDM runs with ``stage1_average=0.2``: the target
-learns from branches of averaged weights. Its stage 1 is the same, and is not scored
-again. Rows of a run are in `benchmarks/results/colored_mnist_epochs.csv`; a run that is
-there is not run again.
+continued". With `--checkpoints`, DeNetDM runs with ``stage1_checkpoint="average"`` and
+"best": the target learns from other weights of the same branches. Rows of a run are in
+`benchmarks/results/colored_mnist_epochs.csv`; a run that is there is not run again.
 """
 
 import argparse
@@ -26,6 +25,7 @@ import functools
 import statistics
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
@@ -39,7 +39,7 @@ from rounds import RESULTS
 from skorch import NeuralNetClassifier
 
 from masktune_sk import DeNetDMClassifier, MaskTuneClassifier
-from masktune_sk._denetdm import _classifier
+from masktune_sk._denetdm import _branches
 
 COLUMNS = (
     "ratio",
@@ -55,8 +55,7 @@ COLUMNS = (
 )
 SCORES = COLUMNS[5:]
 VALIDATION = 0.1  # of the training images; the paper trains on all
-AVERAGED = 0.2  # of the epochs of stage 1
-OF_AVERAGED = "target of averaged branches"
+CHECKPOINTS = ("average", "best")
 
 
 def make_net(card, train, log, **params):
@@ -89,19 +88,30 @@ def run(card, source):
         train.X, train.y
     )
     watched = functools.partial(
-        _classifier.pair_net, callbacks=[("watch", EpochWatch(log))]
+        _branches.pair_net, callbacks=[("watch", EpochWatch(log))]
     )
-    with patch.object(_classifier, "pair_net", watched):
+    with patch.object(_branches, "pair_net", watched):
         fit_denetdm(card, source, train, log)
     return list(log)
 
 
-def run_averaged(card, source):
-    """Train DeNetDM with averaged branches; return the rows of the target."""
+def run_checkpoints(card, source):
+    """Train DeNetDM by other weights of its branches; return rows."""
     train, tests = load_sets(card, source)
-    log = EpochLog(tests["unbiased"])
-    fit_denetdm(card, source, train, log, stage1_average=AVERAGED)
-    return [row | {"branch": OF_AVERAGED} for row in log]
+    rows = []
+    with TemporaryDirectory() as memory:
+        for checkpoint in CHECKPOINTS:
+            log = EpochLog(tests["unbiased"])
+            params = {"stage1_checkpoint": checkpoint, "memory": memory}
+            clf = fit_denetdm(card, source, train, log, **params)
+            labels = clf.branch_predict_proba(log.images, clf.debiased_branch_)
+            taught = {"branch": "teacher", "epoch": clf.branch_epoch_}
+            taught |= log.test_scores(labels.argmax(axis=1))
+            rows += [
+                row | {"branch": f"{row['branch']}, {checkpoint}"}
+                for row in [taught, *log]
+            ]
+    return rows
 
 
 def shared(source):
@@ -120,6 +130,7 @@ def fit_denetdm(card, source, train, log, **params):
     )
     clf.fit(train.X, train.y)
     print(f"{card.setting}, seed {source.seed}: {clf._closing_line()}", flush=True)
+    return clf
 
 
 def read(path):
@@ -177,11 +188,11 @@ def chosen(rows, epochs):
             ("oracle", "mean of groups"),
         ):
             yield f"{name}, {rule}", max(some, key=lambda row: row[key])
-    if OF_AVERAGED in numbered:
-        some = numbered[OF_AVERAGED]
-        yield "DeNetDM, averaged branches, last", some[-1]
-        best = max(some, key=lambda row: row["mean of groups"])
-        yield "DeNetDM, averaged branches, oracle", best
+    for checkpoint in CHECKPOINTS:
+        if f"target, {checkpoint}" in numbered:
+            (taught,) = by_branch[f"teacher, {checkpoint}"]
+            yield f"teacher, {checkpoint!r}", taught
+            yield f"DeNetDM, {checkpoint!r}", numbered[f"target, {checkpoint}"][-1]
 
 
 def print_table(rows, card_of):
@@ -221,7 +232,7 @@ def main(argv=None):
     parser.add_argument("--data-home", type=Path, default=Path(DATA_HOME))
     parser.add_argument("--threads", type=int)
     parser.add_argument(
-        "--average", action="store_true", help="the branches; and run nothing else"
+        "--checkpoints", action="store_true", help="of stage 1; and run nothing else"
     )
     parser.add_argument("--table", action="store_true", help="of what is there; end")
     parser.add_argument(
@@ -251,12 +262,12 @@ def main(argv=None):
     for seed in seeds:
         for ratio in ratios:
             done = {
-                (row["ratio"], row["seed"], row["branch"] == OF_AVERAGED)
+                (row["ratio"], row["seed"], "," in row["branch"])
                 for row in read(arguments.out)
             }
-            if (ratio, str(seed), arguments.average) in done:
+            if (ratio, str(seed), arguments.checkpoints) in done:
                 continue
-            train = run_averaged if arguments.average else run
+            train = run_checkpoints if arguments.checkpoints else run
             rows = train(card_of[ratio], Source(home, download=False, seed=seed))
             run_of = {
                 "ratio": ratio,

@@ -25,6 +25,19 @@ class EpochLog(list):
     def __deepcopy__(self, memo):
         return self
 
+    def test_scores(self, y_pred):
+        """Score predictions for the test images."""
+        right = y_pred == self.test.y
+        cells = [
+            right[self.test.groups == name].mean()
+            for name in np.unique(self.test.groups)
+        ]
+        return {
+            "mean of groups": 100 * np.mean(cells),
+            "aligned": 100 * right[self.test.aligned].mean(),
+            "conflicting": 100 * right[~self.test.aligned].mean(),
+        }
+
 
 class EpochWatch(Callback):
     """Score every branch after every epoch, and the mean of the last weights.
@@ -77,7 +90,7 @@ class EpochWatch(Callback):
             self.log.biased = held["deep"]
         for name, logits in shown.items():
             row = {"branch": name, "epoch": epoch}
-            row |= self._test_scores(logits.argmax(dim=1).numpy())
+            row |= self.log.test_scores(logits.argmax(dim=1).numpy())
             right = held[name] == labels
             row["hold-out"] = 100 * right.mean()
             if self.log.biased is not None:
@@ -87,16 +100,6 @@ class EpochWatch(Callback):
                 ]
                 row["pseudo-conflicting"] = 100 * np.mean(of_class) if of_class else 0
             self.log.append(row)
-
-    def _test_scores(self, y_pred):
-        test = self.log.test
-        right = y_pred == test.y
-        cells = [right[test.groups == name].mean() for name in np.unique(test.groups)]
-        return {
-            "mean of groups": 100 * np.mean(cells),
-            "aligned": 100 * right[test.aligned].mean(),
-            "conflicting": 100 * right[~test.aligned].mean(),
-        }
 
 
 def is_packed(source):

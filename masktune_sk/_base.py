@@ -26,12 +26,12 @@ from .exceptions import (
     AccuracyFallWarning,
     FrozenNetWarning,
     InconsistentVersionWarning,
-    NonFiniteError,
 )
 from .rejection import RULES, selection_scores
 from .training import (
     Processes,
     StageCache,
+    finite_rows,
     fit_threads,
     has_own_split,
     predict_proba,
@@ -235,16 +235,7 @@ class BaseDebiasedClassifier(
         return TorchView(samples_to_predict(self, X))
 
     def _proba(self, net, dataset):
-        return self._finite(predict_proba(net, dataset, self.precision_))
-
-    def _finite(self, proba):
-        """Refuse probabilities that are none."""
-        if not np.isfinite(proba).all():
-            raise NonFiniteError(
-                f"{(~np.isfinite(proba).all(axis=1)).sum()} of {len(proba)} rows of "
-                "probabilities are NaN or infinite. Is X scaled as the training data?"
-            )
-        return proba
+        return finite_rows(predict_proba(net, dataset, self.precision_))
 
     # ------------------------------------------------------------------ predict
 
@@ -304,7 +295,7 @@ class BaseDebiasedClassifier(
             before = self._proba_before(TorchView(holdout))
         if after is None:
             after = self._proba(self.net_, TorchView(holdout))
-        before, after = self._finite(before), self._finite(after)
+        before, after = finite_rows(before), finite_rows(after)
         self._calibrate_with(
             selection_scores(before, after, self.rejection),
             after.argmax(axis=1) != holdout.labels,

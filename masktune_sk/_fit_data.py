@@ -130,7 +130,7 @@ class FitData:
         """Return the stored result of a stage, or compute and store it."""
         return self.cache.fetch(stage, key, compute, self.processes)
 
-    def train_erm(self, check, *, keep_best=False, stage="ERM"):
+    def train_erm(self, check, *, keep_best=False, stage="ERM", seed=None):
         """Run the first training, find its result, or take the frozen net for it.
 
         Parameters
@@ -141,6 +141,8 @@ class FitData:
             Keep the weights of the epoch with the best validation accuracy too.
         stage : str, default="ERM"
             Name for messages and in the cache.
+        seed : int, default=None
+            Of the training. None: the next that is drawn.
 
         Returns
         -------
@@ -155,7 +157,7 @@ class FitData:
             If the net, the samples and `augment` do not go together, or if the stored
             result is that of another number of processes.
         """
-        seed = self.seed()
+        seed = self.seed() if seed is None else seed
 
         def check_all(net):
             self._check_net(net)

@@ -12,15 +12,10 @@ from .._base import BaseDebiasedClassifier
 from .._samples import labels_of
 from ..inspection._layer_report import layer_report
 from ..modules._branches import trunk_of
-from ._nets import branch_net, pair_net, plan_branches, plan_target
-from ._roles import BRANCHES, separation
-from ._stages import (
-    accept,
-    branch_logits,
-    find_roles,
-    train_target,
-    warn_of_starving,
-)
+from ._branches import train_branches
+from ._nets import plan_branches, plan_target
+from ._roles import BRANCHES
+from ._target import train_target
 
 __all__ = ["DeNetDMClassifier"]
 
@@ -76,9 +71,10 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         Their weight decay.
     stage1_batch_size : int, default=None
         Their samples a batch; None: as many as the net has.
-    stage1_average : float in [0, 1), default=0.0
-        Share of their epochs, the last ones, whose weights are averaged: at a rate
-        that does not fall, one epoch may be off by points. 0: none, as in the paper.
+    stage1_checkpoint : {"last", "average", "best"}, default="last"
+        Their weights after stage 1: those of the last epoch; the mean over the last
+        fifth of the epochs; or those of the epoch in which the debiased branch does
+        best on the hold-out samples that one epoch of ERM gets wrong.
     stage2_epochs : int, default=None
         Epochs of the target; None: the net's.
     stage2_lr : float, default=None
@@ -152,6 +148,8 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
     shallow_net_, deep_net_ : skorch.NeuralNetClassifier
         The branches after stage 1, each with a copy of the shared head. Their modules
         return logits and features.
+    branch_epoch_ : int or None
+        The epoch of stage 1 whose weights they have; None for a mean.
     role_scores_ : dict or None
         Class-balanced accuracy of "shallow" and "deep" on the samples that one epoch of
         ERM got wrong, and "n_hard", their number; None if `debiased_branch` is given.
@@ -175,9 +173,11 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         What predicts: the target, a net of the user's type with the user's module, or
         the net of a branch.
     history_ : list of dict
-        One row an epoch: stage ("branches", "early ERM" and "target"), epoch, lr,
+        One row an epoch: stage ("early ERM", "branches" and "target"), epoch, lr,
         train_loss, and valid_loss and valid_acc where there is a validation set. In
-        "branches" that is of both together, in "target" of the target alone.
+        "branches" that is of both together, in "target" of the target alone. If epochs
+        are judged, "branches" has shallow_hard_acc and deep_hard_acc, class-balanced
+        accuracy on the hold-out samples that early ERM gets wrong.
     calibration_scores_ : ndarray of shape (n_holdout,) or None
         Selection scores of the hold-out, or of the samples given to `calibrate`.
     reject_threshold_ : float, dict of float, or None
@@ -235,7 +235,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         "stage1_lr": [Interval(Real, 0, None, closed="neither")],
         "stage1_weight_decay": [Interval(Real, 0, None, closed="left")],
         "stage1_batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "stage1_average": [Interval(Real, 0, 1, closed="left")],
+        "stage1_checkpoint": [StrOptions({"last", "average", "best"})],
         "stage2_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "stage2_lr": [Interval(Real, 0, None, closed="neither"), None],
         "stage2_weight_decay": [Interval(Real, 0, None, closed="left"), None],
@@ -259,7 +259,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         stage1_lr=0.001,
         stage1_weight_decay=0.001,
         stage1_batch_size=None,
-        stage1_average=0.0,
+        stage1_checkpoint="last",
         stage2_epochs=None,
         stage2_lr=None,
         stage2_weight_decay=None,
@@ -287,7 +287,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         self.stage1_lr = stage1_lr
         self.stage1_weight_decay = stage1_weight_decay
         self.stage1_batch_size = stage1_batch_size
-        self.stage1_average = stage1_average
+        self.stage1_checkpoint = stage1_checkpoint
         self.stage2_epochs = stage2_epochs
         self.stage2_lr = stage2_lr
         self.stage2_weight_decay = stage2_weight_decay
@@ -322,60 +322,40 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         width = plans["shallow"].feature_dim
         target = replace(target, feature_dim=width)
 
-        pair, pair_key = self._train_branches(data, plans, stage1_epochs)
-        nets = {
-            name: branch_net(
-                data.template,
-                plans,
-                pair,
-                name,
-                n_classes,
-                self.head_bias,
-                data.precision,
-            )
-            for name in BRANCHES
-        }
-        history = [{"stage": "branches", **row} for row in pair.history]
-        logits = {
-            name: self._finite(branch_logits(net, data.train, data.precision))
-            for name, net in nets.items()
-        }
-        if self.debiased_branch == "auto":
-            scores, debiased, rows = find_roles(data, nets, logits)
-            history += [{"stage": "early ERM", **row} for row in rows]
-        else:
-            scores, debiased = None, self.debiased_branch
-            # Drawn alike, so that what follows is the same.
-            data.seed()
-        (biased,) = set(BRANCHES) - {debiased}
-        labels = data.train.labels
-        apart = separation(logits["shallow"], logits["deep"], labels, debiased)
-        warn_of_starving(apart["starved"])
-        by_biased = softmax(logits[biased], axis=1)[np.arange(len(labels)), labels]
-
-        net = nets.get(self.predict_branch)
+        branches = train_branches(
+            data,
+            plans,
+            head_bias=self.head_bias,
+            debiased=self.debiased_branch,
+            checkpoint=self.stage1_checkpoint,
+            max_epochs=stage1_epochs,
+            lr=self.stage1_lr,
+            optimizer__weight_decay=self.stage1_weight_decay,
+            batch_size=self.stage1_batch_size or data.template.batch_size,
+        )
+        history, labels = branches.history, data.train.labels
+        by_biased = softmax(branches.logits[branches.biased], axis=1)
+        net = branches.nets.get(self.predict_branch)
         if net is None:
             net, rows = train_target(
                 data,
                 target,
-                nets[biased],
-                nets[debiased],
-                logits[debiased],
-                pair_key and f"{pair_key} {debiased}",
+                branches,
                 freeze_norm=self.freeze_norm,
                 poe_weight=self.poe_weight,
                 distill_weight=self.distill_weight,
                 temperature=self.temperature,
             )
-            history += [{"stage": "target", **row} for row in rows]
+            history = history + [{"stage": "target", **row} for row in rows]
         fitted = {
             "feature_dim_": width,
             "head_layer_": target.head,
-            **{f"{name}_net_": branch for name, branch in nets.items()},
-            "role_scores_": scores,
-            "debiased_branch_": debiased,
-            "separation_": apart,
-            "conflict_score_": 1 - by_biased,
+            **{f"{name}_net_": branch for name, branch in branches.nets.items()},
+            "branch_epoch_": branches.epoch,
+            "role_scores_": branches.role_scores,
+            "debiased_branch_": branches.debiased,
+            "separation_": branches.separation,
+            "conflict_score_": 1 - by_biased[np.arange(len(labels)), labels],
             "train_indices_": data.rows,
             "net_": net,
             "history_": history,
@@ -411,21 +391,6 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         }
         given = {name: value for name, value in given.items() if value is not None}
         return clone(template).set_params(**given)
-
-    def _train_branches(self, data, plans, epochs):
-        net = data.template
-        pair = pair_net(
-            net,
-            plans,
-            data.n_classes,
-            self.head_bias,
-            max_epochs=epochs,
-            lr=self.stage1_lr,
-            optimizer__weight_decay=self.stage1_weight_decay,
-            batch_size=self.stage1_batch_size or net.batch_size,
-            average=self.stage1_average,
-        )
-        return replace(data, template=pair).train_erm(accept, stage="branches")
 
     # ------------------------------------------------------------------ looking
 

@@ -22,13 +22,7 @@ from ..modules._pair import (
     PackedGuide,
 )
 from ..objectives import GuidedLoss
-from ..training import (
-    TrainedState,
-    WeightAveraging,
-    build_net,
-    check_output,
-    seeded,
-)
+from ..training import TrainedState, build_net, check_output, seeded
 
 __all__ = [
     "branch_net",
@@ -194,7 +188,7 @@ def _plan_branch(name, spec, X, n_classes):
     return replace(plan, head=head, width=width), depth
 
 
-def pair_net(template, plans, n_classes, head_bias, average=0.0, **params):
+def pair_net(template, plans, n_classes, head_bias, **params):
     """Make the net of the first stage.
 
     Parameters
@@ -207,8 +201,6 @@ def pair_net(template, plans, n_classes, head_bias, average=0.0, **params):
         Number of classes.
     head_bias : bool
         Whether the shared head has a bias.
-    average : float in [0, 1), default=0.0
-        Share of the epochs whose weights are averaged in the end.
     **params : dict
         Parameters of the net.
 
@@ -227,7 +219,6 @@ def pair_net(template, plans, n_classes, head_bias, average=0.0, **params):
         "iterator_train": template.iterator_train,
         "optimizer": torch.optim.Adam,
         "predict_nonlinearity": functools.partial(torch.softmax, dim=-1),
-        "callbacks": [("averaging", WeightAveraging(average))] if average else None,
         "module__shallow": plans["shallow"],
         "module__deep": plans["deep"],
         "module__n_classes": n_classes,
@@ -236,25 +227,21 @@ def pair_net(template, plans, n_classes, head_bias, average=0.0, **params):
     return NeuralNetClassifier(DepthPair, **(defaults | params))
 
 
-def branch_net(template, plans, state, name, n_classes, head_bias, precision):
+def branch_net(data, plan, weights, name, head_bias):
     """Make a net that predicts by one branch alone.
 
     Parameters
     ----------
-    template : skorch.NeuralNetClassifier
-        The target's, whose device and loaders it takes.
-    plans : dict of str to EncoderPlan
-        Of both branches.
-    state : TrainedState
-        Of the first stage.
+    data : FitData
+        Of the fit; the net of the target lends its device and loaders.
+    plan : EncoderPlan
+        Of the branch.
+    weights : dict
+        State dict of the `DepthPair`.
     name : {"shallow", "deep"}
         Which branch.
-    n_classes : int
-        Number of classes.
     head_bias : bool
         Whether the shared head has a bias.
-    precision : {"float32", "bf16"}
-        In which it is to compute.
 
     Returns
     -------
@@ -263,20 +250,20 @@ def branch_net(template, plans, state, name, n_classes, head_bias, precision):
     """
     net = NeuralNetClassifier(
         Branch,
-        **_shared_params(template),
+        **_shared_params(data.template),
         criterion=nn.CrossEntropyLoss,
-        module__plan=plans[name],
-        module__n_classes=n_classes,
+        module__plan=plan,
+        module__n_classes=data.n_classes,
         module__head_bias=head_bias,
     )
     parts = {name: "encoder", "head": "head"}
-    weights = {}
-    for key, value in state.weights["module_"].items():
+    own = {}
+    for key, value in weights.items():
         part, _, rest = key.partition(".")
         if part in parts:
-            weights[f"{parts[part]}.{rest}"] = value
-    state = TrainedState(weights={"module_": weights, "criterion_": {}})
-    return build_net(net, state, precision=precision)
+            own[f"{parts[part]}.{rest}"] = value
+    state = TrainedState(weights={"module_": own, "criterion_": {}})
+    return build_net(net, state, precision=data.precision)
 
 
 def can_pack(template, data):

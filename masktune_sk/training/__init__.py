@@ -4,13 +4,13 @@
 through one `StageRun`, and a `TrainedState` carries the result from stage to stage.
 """
 
-from ._averaging import WeightAveraging
 from ._cache import StageCache
 from ._erm import split_as_net, train_erm
 from ._net import (
     build_net,
     check_output,
     check_trains,
+    finite_rows,
     forward,
     has_own_split,
     predict_proba,
@@ -21,7 +21,7 @@ from ._processes import Processes
 from ._refit import refit
 from ._runner import StageRun, batches_in_order, iterator_params
 from ._seed import seeded
-from ._state import TrainedState, torch_attributes
+from ._state import TrainedState, snapshot, torch_attributes
 from ._threads import fit_threads
 
 __all__ = [
@@ -29,12 +29,12 @@ __all__ = [
     "StageCache",
     "StageRun",
     "TrainedState",
-    "WeightAveraging",
     "batches_in_order",
     "build_net",
     "check_output",
     "check_trains",
     "computing",
+    "finite_rows",
     "fit_threads",
     "forward",
     "has_own_split",
@@ -44,6 +44,7 @@ __all__ = [
     "resolve_net",
     "resolve_precision",
     "seeded",
+    "snapshot",
     "split_as_net",
     "torch_attributes",
     "train_erm",

@@ -12,6 +12,7 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from ..data import TorchView, worker_errors
+from ..exceptions import NonFiniteError
 from ..modules import default_net
 from ._precision import channels_last, computing, fused_params, sums_of_one
 from ._processes import use_locally
@@ -23,6 +24,7 @@ __all__ = [
     "build_net",
     "check_output",
     "check_trains",
+    "finite_rows",
     "forward",
     "has_own_split",
     "predict_proba",
@@ -201,6 +203,32 @@ def forward(net, dataset, part=0, precision="float32"):
     with _reading(net, precision):
         batches = net.forward_iter(dataset, training=False)
         return np.concatenate([outputs[part].numpy() for outputs in batches])
+
+
+def finite_rows(proba):
+    """Refuse probabilities that are none.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n_samples, n_classes)
+        Probabilities, or logits.
+
+    Returns
+    -------
+    proba : ndarray of shape (n_samples, n_classes)
+        The same.
+
+    Raises
+    ------
+    NonFiniteError
+        If any is NaN or infinite.
+    """
+    if not np.isfinite(proba).all():
+        raise NonFiniteError(
+            f"{(~np.isfinite(proba).all(axis=1)).sum()} of {len(proba)} rows of "
+            "probabilities are NaN or infinite. Is X scaled as the training data?"
+        )
+    return proba
 
 
 @contextmanager

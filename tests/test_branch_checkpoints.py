@@ -1,0 +1,183 @@
+"""Which weights the branches of DeNetDM have after stage 1."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from masktune_sk import DeNetDMClassifier
+from masktune_sk import _fit_data as fit_data_module
+from masktune_sk.exceptions import CheckpointWarning
+from tests.nets import TinyMLP, tiny_images, tiny_net
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::masktune_sk.exceptions.StarvedBranchWarning",
+    "ignore::masktune_sk.exceptions.RolesUndecidedWarning",
+    "ignore::masktune_sk.exceptions.SharedCoresWarning",
+)
+
+
+def biased_vectors(n=600, conflict=0.15, random_state=0):
+    """Column 0 gives the class away but for a few; the sign of the others is it."""
+    rng = np.random.default_rng(random_state)
+    y = rng.integers(0, 2, n)
+    bias = np.where(rng.random(n) < conflict, 1 - y, y)
+    X = np.c_[2 * (2 * bias - 1), rng.normal(size=(n, 2)) + 0.7 * (2 * y[:, None] - 1)]
+    return X.astype(np.float32), y
+
+
+def denetdm(checkpoint, **params):
+    defaults = {
+        "stage1_epochs": 6,
+        "stage1_lr": 0.01,
+        "stage2_epochs": 1,
+        "debiased_branch": "shallow",
+        "validation_fraction": 0.4,
+        "random_state": 0,
+    }
+    net = tiny_net(functools.partial(TinyMLP, 3), lr=0.003)
+    return DeNetDMClassifier(net, stage1_checkpoint=checkpoint, **(defaults | params))
+
+
+def parameters(clf, branch):
+    return dict(getattr(clf, f"{branch}_net_").module_.named_parameters())
+
+
+def assert_same_branches(one, other):
+    for branch in ("shallow", "deep"):
+        ours, others = parameters(one, branch), parameters(other, branch)
+        for name, value in ours.items():
+            assert torch.equal(value, others[name]), name
+
+
+def test_average_is_the_mean_of_the_last_fifth_of_the_epochs():
+    X, y = biased_vectors(200)
+    after = [denetdm("last", stage1_epochs=n).fit(X, y) for n in (9, 10)]
+    clf = denetdm("average", stage1_epochs=10).fit(X, y)
+    for branch in ("shallow", "deep"):
+        one, other = (parameters(some, branch) for some in after)
+        for name, value in parameters(clf, branch).items():
+            torch.testing.assert_close(value, (one[name] + other[name]) / 2, msg=name)
+            assert not torch.equal(one[name], other[name])
+    assert clf.branch_epoch_ is None
+    assert after[1].branch_epoch_ == 10
+
+
+def test_of_few_epochs_the_average_is_the_last():
+    X, y = biased_vectors(200)
+    # No batch normalisation: its statistics are taken anew.
+    branches = {
+        "shallow_module": functools.partial(nn.Linear, 3, 4),
+        "deep_module": functools.partial(make_mlp, 3),
+    }
+    one, other = (denetdm(name, **branches).fit(X, y) for name in ("last", "average"))
+    assert_same_branches(one, other)
+
+
+def make_mlp(n_layers):
+    layers = [nn.Linear(3, 4)]
+    for _ in range(n_layers):
+        layers += [nn.ReLU(), nn.Linear(4, 4)]
+    return nn.Sequential(*layers)
+
+
+class Normed(nn.Module):
+    """A convolution with batch normalisation; 8 features."""
+
+    def __init__(self, n_layers=1):
+        super().__init__()
+        layers = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+        for _ in range(n_layers - 1):
+            layers += [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, X):
+        return self.layers(X).mean(dim=(2, 3))
+
+
+def test_statistics_of_batch_normalisation_are_those_of_the_mean():
+    X, y = tiny_images(n=64)
+    clf = denetdm(
+        "average",
+        shallow_module=Normed,
+        deep_module=functools.partial(Normed, 3),
+        stage1_epochs=10,
+        stage1_batch_size=16,
+        validation_fraction=0,
+    )
+    clf.set_params(estimator=tiny_net()).fit(X, y)
+    convolution, norm = clf.shallow_net_.module_.encoder.trunk.layers[:2]
+    assert norm.momentum == 0.1
+    with torch.no_grad():
+        inputs = convolution(torch.from_numpy(X))
+    mean = inputs.mean(dim=(0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+    # Variances are averaged over batches.
+    variance = inputs.var(dim=(0, 2, 3))
+    torch.testing.assert_close(norm.running_var, variance, rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize("debiased", ["shallow", "deep", "auto"])
+def test_best_is_the_epoch_that_does_best_where_early_erm_is_wrong(debiased):
+    X, y = biased_vectors()
+    clf = denetdm("best", debiased_branch=debiased).fit(X, y)
+    key = f"{clf.debiased_branch_}_hard_acc"
+    scores = [row[key] for row in clf.history_ if row["stage"] == "branches"]
+    assert len(set(scores)) > 1
+    assert clf.branch_epoch_ == 1 + int(np.argmax(scores))
+    # That many epochs and no more come to the same weights.
+    shorter = denetdm(
+        "last",
+        debiased_branch=clf.debiased_branch_,
+        stage1_epochs=clf.branch_epoch_,
+    ).fit(X, y)
+    assert_same_branches(clf, shorter)
+    np.testing.assert_array_equal(clf.predict_proba(X), shorter.predict_proba(X))
+
+
+def test_what_epochs_are_judged_by_is_what_roles_are_decided_by():
+    X, y = biased_vectors()
+    last = denetdm("last", debiased_branch="auto").fit(X, y)
+    clf = denetdm("best", debiased_branch="auto").fit(X, y)
+    row = [row for row in clf.history_ if row["stage"] == "branches"][-1]
+    for branch in ("shallow", "deep"):
+        assert row[f"{branch}_hard_acc"] == last.role_scores_[branch]
+    assert clf.role_scores_ == last.role_scores_
+
+
+@pytest.mark.parametrize("validation_fraction", [0, 0.1])
+def test_a_holdout_that_cannot_judge_is_told_and_the_last_epoch_taken(
+    validation_fraction,
+):
+    X, y = biased_vectors(100)
+    params = {"validation_fraction": validation_fraction}
+    with pytest.warns(CheckpointWarning, match="fewer than 20 .*validation_fraction"):
+        clf = denetdm("best", **params).fit(X, y)
+    assert clf.branch_epoch_ == 6
+    assert_same_branches(clf, denetdm("last", **params).fit(X, y))
+
+
+def test_average_and_best_come_of_one_training(tmp_path, monkeypatch):
+    trained = []
+    train = fit_data_module.train_erm
+
+    def train_erm(*args, stage, **params):
+        trained.append(stage)
+        return train(*args, stage=stage, **params)
+
+    monkeypatch.setattr(fit_data_module, "train_erm", train_erm)
+    X, y = biased_vectors()
+    params = {"debiased_branch": "auto", "memory": str(tmp_path)}
+    fits = {}
+    for checkpoint in ("best", "average", "best"):
+        trained.clear()
+        fits.setdefault(checkpoint, []).append(denetdm(checkpoint, **params).fit(X, y))
+        first = [] if len(fits) > 1 else ["early ERM", "branches"]
+        again = len(fits[checkpoint]) > 1
+        assert trained == ([] if again else [*first, "target"])
+    one, other = fits["best"]
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    (averaged,) = fits["average"]
+    assert (averaged.predict_proba(X) != one.predict_proba(X)).any()
