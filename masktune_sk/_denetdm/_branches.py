@@ -98,11 +98,11 @@ def train_branches(
     if debiased == "auto" or checkpoint == "best":
         errors = _find_early_errors(data, early_seed)
         history += [{"stage": "early ERM", **row} for row in errors.history]
+    hard = None if errors is None else errors.holdout
+    if checkpoint == "best" and hard is None:
+        _warn_of_unjudged_epochs()
+        checkpoint = "last"
     if checkpoint != "last":
-        hard = None if errors is None else errors.holdout
-        if hard is None and checkpoint == "best":
-            _warn_of_unjudged_epochs()
-            checkpoint = "last"
         params["callbacks"] = [("checkpoints", BranchCheckpoints(hard))]
     template = pair_net(data.template, plans, data.n_classes, head_bias, **params)
     pair, key = replace(data, template=template).train_erm(
@@ -111,9 +111,9 @@ def train_branches(
     history += [{"stage": "branches", **row} for row in pair.history]
 
     def at(checkpoint):
-        weights = pair.kept_weights.get(checkpoint, pair.weights["module_"])
+        kept = pair.kept_weights | {"last": pair.weights["module_"]}
         nets = {
-            name: branch_net(data, plans[name], weights, name, head_bias)
+            name: branch_net(data, plans[name], kept[checkpoint], name, head_bias)
             for name in BRANCHES
         }
         return nets, {
@@ -121,15 +121,18 @@ def train_branches(
             for name, net in nets.items()
         }
 
-    nets, logits = at(checkpoint)
-    scores = None
+    scores, nets = None, None
     if debiased == "auto":
+        # Which epoch is the best one depends on the roles: those after the last.
+        nets, logits = at("last" if checkpoint == "best" else checkpoint)
         scores, debiased = _find_roles(data, errors, nets, logits)
     epoch = {"last": len(pair.history), "average": None}.get(checkpoint)
     if checkpoint == "best":
-        nets, logits = at(debiased)
         judged = [row[f"{debiased}_hard_acc"] for row in pair.history]
         epoch = int(np.argmax(judged)) + 1
+        nets, logits = at(debiased)
+    elif nets is None:
+        nets, logits = at(checkpoint)
     (biased,) = set(BRANCHES) - {debiased}
     apart = separation(*logits.values(), data.train.labels, debiased)
     _warn_of_starving(apart["starved"])
