@@ -153,8 +153,10 @@ def test_a_holdout_that_cannot_judge_is_told_and_the_last_epoch_taken(
 ):
     X, y = biased_vectors(100)
     params = {"validation_fraction": validation_fraction}
-    with pytest.warns(CheckpointWarning, match="fewer than 20 .*validation_fraction"):
+    match = "fewer than 20 .*validation_fraction"
+    with pytest.warns(CheckpointWarning, match=match) as told:
         clf = denetdm("best", **params).fit(X, y)
+    assert told[0].filename == __file__
     assert clf.branch_epoch_ == 6
     assert_same_branches(clf, denetdm("last", **params).fit(X, y))
 

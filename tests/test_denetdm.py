@@ -555,8 +555,11 @@ class Product(nn.Module):
 
 def test_undecided_roles_are_told_and_the_paper_is_followed():
     X, y = tiny_vectors()
-    with pytest.warns(RolesUndecidedWarning, match="X holds vectors.*debiased_branch"):
+    with pytest.warns(
+        RolesUndecidedWarning, match="X holds vectors.*debiased_branch"
+    ) as told:
         clf = vector_denetdm(debiased_branch="auto").fit(X, y)
+    assert {w.filename for w in told} == {__file__}
     assert clf.debiased_branch_ == "shallow"
     assert set(clf.role_scores_) == {"shallow", "deep", "n_hard"}
 
@@ -576,19 +579,26 @@ class Nothing(nn.Module):
 
 def test_a_branch_at_chance_is_told():
     X, y = tiny_vectors()
-    with pytest.warns(StarvedBranchWarning, match="The deep branch predicts no better"):
+    with pytest.warns(
+        StarvedBranchWarning, match="The deep branch predicts no better"
+    ) as told:
         clf = vector_denetdm(
             deep_module=nn.Sequential(*[nn.Linear(6, 6)] * 5, Nothing())
         ).fit(X, y)
     assert clf.separation_["starved"] == "deep"
+    assert told[0].filename == __file__
 
 
 def test_branches_of_like_depth_are_told():
     X, y = tiny_vectors()
-    with pytest.warns(DepthGapWarning, match="has 4 layers .* the shallow one 3"):
-        vector_denetdm(
-            deep_module=functools.partial(MLPEncoder, 6, hidden=(100,) * 3)
-        ).fit(X, y)
+    clf = vector_denetdm(
+        deep_module=functools.partial(MLPEncoder, 6, hidden=(100,) * 3)
+    )
+    with pytest.warns(
+        DepthGapWarning, match="has 4 layers .* the shallow one 3"
+    ) as told:
+        clf.fit(X, y)
+    assert told[0].filename == __file__
 
 
 def test_colour_goes_to_the_deep_branch_and_shape_to_the_shallow_one():

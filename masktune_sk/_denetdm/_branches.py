@@ -273,7 +273,7 @@ def _warn_of_indecision(scores, item_shape):
         "if you know better; branch_predict_proba shows what each does on samples "
         "whose shortcut contradicts their class.",
         RolesUndecidedWarning,
-        stacklevel=8,
+        stacklevel=9,
     )
 
 
@@ -299,7 +299,7 @@ def _warn_of_starving(starved):
         f"another {starved}_module: beyond five layers it needs batch normalisation or "
         "shortcuts.",
         StarvedBranchWarning,
-        stacklevel=7,
+        stacklevel=8,
     )
 
 
