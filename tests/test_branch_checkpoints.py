@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from masktune_sk import DeNetDMClassifier
@@ -183,3 +184,53 @@ def test_average_and_best_come_of_one_training(tmp_path, monkeypatch):
     np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
     (averaged,) = fits["average"]
     assert (averaged.predict_proba(X) != one.predict_proba(X)).any()
+
+
+# ---------------------------------------------------------------- starts
+
+
+def alone(clf, X, y):
+    """Class-balanced accuracy of a branch alone on the hold-out, the mean of both."""
+    held = np.setdiff1d(np.arange(len(X)), clf.train_indices_)
+    return np.mean(
+        [
+            balanced_accuracy_score(
+                y[held], clf.branch_predict_proba(X[held], branch).argmax(axis=1)
+            )
+            for branch in ("shallow", "deep")
+        ]
+    )
+
+
+@pytest.mark.parametrize("random_state", range(4))
+def test_the_start_whose_branches_do_best_alone_goes_on(random_state):
+    X, y = biased_vectors(300)
+    params = {"random_state": random_state, "stage1_lr": 0.003}
+    clf = denetdm("last", n_init=3, **params).fit(X, y)
+    assert len(clf.start_scores_) == 3
+    stages = [row["stage"] for row in clf.history_]
+    starts = [f"start {i} of 3" for i in (1, 2, 3)]
+    assert stages == [*starts, *6 * ["branches"], "target"]
+    # A twentieth of the epochs is less than one here.
+    one = denetdm("last", **(params | {"stage1_epochs": 1})).fit(X, y)
+    assert clf.start_scores_[0] == pytest.approx(alone(one, X, y))
+    assert one.start_scores_ == []
+    single = denetdm("last", **params).fit(X, y)
+    if np.argmax(clf.start_scores_) == 0:
+        assert_same_branches(clf, single)
+    else:
+        first = [row for row in clf.history_ if row["stage"] == "branches"][0]
+        begun = [row for row in clf.history_ if row["stage"].startswith("start")]
+        best = begun[np.argmax(clf.start_scores_)]
+        assert first["train_loss"] == best["train_loss"]
+        assert first["train_loss"] != begun[0]["train_loss"]
+
+
+def test_starts_without_a_holdout_are_compared_on_the_training_rows(tmp_path):
+    X, y = biased_vectors(200)
+    params = {"n_init": 2, "validation_fraction": 0, "memory": str(tmp_path)}
+    clf = denetdm("last", **params).fit(X, y)
+    again = denetdm("last", **params).fit(X, y)
+    assert clf.start_scores_ == again.start_scores_
+    assert len(set(clf.start_scores_)) == 2
+    assert_same_branches(clf, again)

@@ -21,6 +21,8 @@ __all__ = ["Branches", "accept", "branch_logits", "train_branches"]
 
 # What the test of the roles needs, see `decide_roles`.
 MARGIN, MIN_HARD = 0.1, 20
+# Share of the epochs after which starts are compared.
+TRIED = 0.05
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Branches:
         See `role_scores`; None if the roles were given.
     separation : dict
         See `separation`.
+    start_scores : list of float
+        Of each start that was tried, see `_try_starts`; empty if there was one.
     epoch : int or None
         The epoch whose weights they have; None for a mean.
     history : list of dict
@@ -53,13 +57,14 @@ class Branches:
     biased: str
     role_scores: dict | None
     separation: dict
+    start_scores: list
     epoch: int | None
     history: list
     key: str | None
 
 
 def train_branches(
-    data, plans, *, head_bias, debiased="auto", checkpoint="last", **params
+    data, plans, *, head_bias, n_init=1, debiased="auto", checkpoint="last", **params
 ):
     """Run stage 1.
 
@@ -71,6 +76,8 @@ def train_branches(
         Of both branches.
     head_bias : bool
         Whether the shared head has a bias.
+    n_init : int, default=1
+        How many starts are tried.
     debiased : {"auto", "shallow", "deep"}, default="auto"
         The debiased branch; "auto" finds it out.
     checkpoint : {"last", "average", "best"}, default="last"
@@ -102,9 +109,18 @@ def train_branches(
     if checkpoint == "best" and hard is None:
         _warn_of_unjudged_epochs()
         checkpoint = "last"
-    if checkpoint != "last":
-        params["callbacks"] = [("checkpoints", BranchCheckpoints(hard))]
     template = pair_net(data.template, plans, data.n_classes, head_bias, **params)
+
+    def nets_of(weights):
+        return {
+            name: branch_net(data, plans[name], weights, name, head_bias)
+            for name in BRANCHES
+        }
+
+    seed, start_scores, rows = _try_starts(data, template, nets_of, seed, n_init)
+    history += rows
+    if checkpoint != "last":
+        template.set_params(callbacks=[("checkpoints", BranchCheckpoints(hard))])
     pair, key = replace(data, template=template).train_erm(
         accept, stage="branches", seed=seed
     )
@@ -112,14 +128,8 @@ def train_branches(
 
     def at(checkpoint):
         kept = pair.kept_weights | {"last": pair.weights["module_"]}
-        nets = {
-            name: branch_net(data, plans[name], kept[checkpoint], name, head_bias)
-            for name in BRANCHES
-        }
-        return nets, {
-            name: finite_rows(branch_logits(net, data.train, data.precision))
-            for name, net in nets.items()
-        }
+        nets = nets_of(kept[checkpoint])
+        return nets, _logits_of(nets, data.train, data.precision)
 
     scores, nets = None, None
     if debiased == "auto":
@@ -143,6 +153,7 @@ def train_branches(
         biased=biased,
         role_scores=scores,
         separation=apart,
+        start_scores=start_scores,
         epoch=epoch,
         history=history,
         key=key and f"{key} {checkpoint} {debiased}",
@@ -151,6 +162,41 @@ def train_branches(
 
 def accept(net):
     """Ask nothing of a net besides what every stage does."""
+
+
+def _try_starts(data, template, nets_of, seed, n_init):
+    """Train from several starts for a few epochs, and find the best of them.
+
+    From an unlucky start the deep branch can't tell some classes for long, and the
+    shallow one has to take their shortcut too. Then one branch alone does badly: what
+    counts is how well both do alone, on the hold-out if there is one.
+
+    Returns the seed of the best, the score of each, and rows for the history.
+    """
+    if n_init == 1:
+        return seed, [], []
+    epochs = max(1, round(TRIED * template.max_epochs))
+    brief = replace(data, template=clone(template).set_params(max_epochs=epochs))
+    source = data.valid if isinstance(data.valid, Source) else data.train
+    others = np.random.RandomState(seed).randint(
+        np.iinfo(np.int32).max, size=n_init - 1
+    )
+    seeds, scores, history = [seed, *map(int, others)], [], []
+    for i, one in enumerate(seeds, start=1):
+        stage = f"start {i} of {n_init}"
+        pair, _ = brief.train_erm(accept, stage=stage, seed=one)
+        logits = _logits_of(nets_of(pair.weights["module_"]), source, data.precision)
+        apart = separation(*logits.values(), source.labels, "shallow")
+        scores.append(float(np.mean(list(apart["balanced_accuracy"].values()))))
+        history += [{"stage": stage, **row} for row in pair.history]
+    return seeds[int(np.argmax(scores))], scores, history
+
+
+def _logits_of(nets, source, precision):
+    return {
+        name: finite_rows(branch_logits(net, source, precision))
+        for name, net in nets.items()
+    }
 
 
 def branch_logits(net, source, precision):
@@ -252,7 +298,7 @@ def _find_roles(data, errors, nets, logits):
     source, hard = data.train, errors.train
     if errors.holdout is not None:
         source, hard = data.valid, errors.holdout
-        logits = {b: branch_logits(nets[b], source, data.precision) for b in nets}
+        logits = _logits_of(nets, source, data.precision)
     scores = role_scores(logits["shallow"], logits["deep"], source.labels, hard)
     debiased, decided = decide_roles(scores, margin=MARGIN, min_hard=MIN_HARD)
     if not decided:

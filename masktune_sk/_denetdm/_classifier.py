@@ -71,6 +71,10 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         Their weight decay.
     stage1_batch_size : int, default=None
         Their samples a batch; None: as many as the net has.
+    n_init : int, default=1
+        Starts of stage 1. Several are trained for a twentieth of its epochs, and the
+        one whose branches do best, each alone, is trained in full: from a bad start the
+        deep branch does not get the whole shortcut.
     stage1_checkpoint : {"last", "average", "best"}, default="last"
         Their weights after stage 1: those of the last epoch; the mean over the last
         fifth of the epochs; or those of the epoch in which the debiased branch does
@@ -148,6 +152,9 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
     shallow_net_, deep_net_ : skorch.NeuralNetClassifier
         The branches after stage 1, each with a copy of the shared head. Their modules
         return logits and features.
+    start_scores_ : list of float
+        Of each start of stage 1 the class-balanced accuracy of a branch alone, the mean
+        of both, on the hold-out if there is one; empty if there was one start.
     branch_epoch_ : int or None
         The epoch of stage 1 whose weights they have; None for a mean.
     role_scores_ : dict or None
@@ -173,11 +180,12 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         What predicts: the target, a net of the user's type with the user's module, or
         the net of a branch.
     history_ : list of dict
-        One row an epoch: stage ("early ERM", "branches" and "target"), epoch, lr,
-        train_loss, and valid_loss and valid_acc where there is a validation set. In
-        "branches" that is of both together, in "target" of the target alone. If epochs
-        are judged, "branches" has shallow_hard_acc and deep_hard_acc, class-balanced
-        accuracy on the hold-out samples that early ERM gets wrong.
+        One row an epoch: stage ("early ERM", "start 1 of 3" and so on, "branches" and
+        "target"), epoch, lr, train_loss, and valid_loss and valid_acc where there is a
+        validation set. In "target" that is of the target alone, before of both branches
+        together. If epochs are judged, "branches" has shallow_hard_acc and
+        deep_hard_acc, class-balanced accuracy on the hold-out samples that early ERM
+        gets wrong.
     calibration_scores_ : ndarray of shape (n_holdout,) or None
         Selection scores of the hold-out, or of the samples given to `calibrate`.
     reject_threshold_ : float, dict of float, or None
@@ -235,6 +243,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         "stage1_lr": [Interval(Real, 0, None, closed="neither")],
         "stage1_weight_decay": [Interval(Real, 0, None, closed="left")],
         "stage1_batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
         "stage1_checkpoint": [StrOptions({"last", "average", "best"})],
         "stage2_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "stage2_lr": [Interval(Real, 0, None, closed="neither"), None],
@@ -259,6 +268,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         stage1_lr=0.001,
         stage1_weight_decay=0.001,
         stage1_batch_size=None,
+        n_init=1,
         stage1_checkpoint="last",
         stage2_epochs=None,
         stage2_lr=None,
@@ -287,6 +297,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         self.stage1_lr = stage1_lr
         self.stage1_weight_decay = stage1_weight_decay
         self.stage1_batch_size = stage1_batch_size
+        self.n_init = n_init
         self.stage1_checkpoint = stage1_checkpoint
         self.stage2_epochs = stage2_epochs
         self.stage2_lr = stage2_lr
@@ -326,6 +337,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
             data,
             plans,
             head_bias=self.head_bias,
+            n_init=self.n_init,
             debiased=self.debiased_branch,
             checkpoint=self.stage1_checkpoint,
             max_epochs=stage1_epochs,
@@ -351,6 +363,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
             "feature_dim_": width,
             "head_layer_": target.head,
             **{f"{name}_net_": branch for name, branch in branches.nets.items()},
+            "start_scores_": branches.start_scores,
             "branch_epoch_": branches.epoch,
             "role_scores_": branches.role_scores,
             "debiased_branch_": branches.debiased,
