@@ -4,7 +4,6 @@ from sklearn.exceptions import InconsistentVersionWarning as _SklearnVersionWarn
 
 __all__ = [
     "AccuracyFallWarning",
-    "CheckpointWarning",
     "ConceptWarning",
     "DepthGapWarning",
     "EmptyMaskWarning",
@@ -31,10 +30,6 @@ class TargetLayerError(ValueError):
 
 class AccuracyFallWarning(UserWarning):
     """The net after the intervention is much worse on the hold-out than before."""
-
-
-class CheckpointWarning(UserWarning):
-    """The hold-out can't tell which epoch was the best one."""
 
 
 class ConceptWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""Stage 1 of DeNetDM: the branches, which of them took the shortcut, and since when."""
+"""Stage 1 of DeNetDM: the branches, and which of them took the shortcut."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -7,15 +7,11 @@ import numpy as np
 from sklearn.base import clone
 
 from ..data import Source, TorchView
-from ..exceptions import (
-    CheckpointWarning,
-    RolesUndecidedWarning,
-    StarvedBranchWarning,
-)
+from ..exceptions import RolesUndecidedWarning, StarvedBranchWarning
 from ..training import build_net, finite_rows, forward, predict_proba
-from ._checkpoints import BranchCheckpoints
 from ._nets import branch_net, pair_net
 from ._roles import BRANCHES, decide_roles, role_scores, separation
+from ._weight_mean import WeightMean
 
 __all__ = ["Branches", "accept", "branch_logits", "train_branches"]
 
@@ -43,8 +39,6 @@ class Branches:
         See `separation`.
     start_scores : list of float
         Of each start that was tried, see `_try_starts`; empty if there was one.
-    epoch : int or None
-        The epoch whose weights they have; None for a mean.
     history : list of dict
         Of all trainings.
     key : str or None
@@ -58,13 +52,12 @@ class Branches:
     role_scores: dict | None
     separation: dict
     start_scores: list
-    epoch: int | None
     history: list
     key: str | None
 
 
 def train_branches(
-    data, plans, *, head_bias, n_init=1, debiased="auto", checkpoint="last", **params
+    data, plans, *, head_bias, n_init=1, average=False, debiased="auto", **params
 ):
     """Run stage 1.
 
@@ -78,10 +71,10 @@ def train_branches(
         Whether the shared head has a bias.
     n_init : int, default=1
         How many starts are tried.
+    average : bool, default=False
+        Whether the mean of the last weights is taken, see `WeightMean`.
     debiased : {"auto", "shallow", "deep"}, default="auto"
         The debiased branch; "auto" finds it out.
-    checkpoint : {"last", "average", "best"}, default="last"
-        Which weights are taken, see `BranchCheckpoints`.
     **params : dict
         Parameters of the net of both.
 
@@ -92,8 +85,6 @@ def train_branches(
 
     Warns
     -----
-    CheckpointWarning
-        If no epoch can be judged, and the best one was asked for.
     RolesUndecidedWarning
         If the roles are not decided.
     StarvedBranchWarning
@@ -101,14 +92,6 @@ def train_branches(
     """
     # Drawn in any case, so that what follows is the same.
     seed, early_seed = data.seed(), data.seed()
-    errors, history = None, []
-    if debiased == "auto" or checkpoint == "best":
-        errors = _find_early_errors(data, early_seed)
-        history += [{"stage": "early ERM", **row} for row in errors.history]
-    hard = None if errors is None else errors.holdout
-    if checkpoint == "best" and hard is None:
-        _warn_of_unjudged_epochs()
-        checkpoint = "last"
     template = pair_net(data.template, plans, data.n_classes, head_bias, **params)
 
     def nets_of(weights):
@@ -117,32 +100,19 @@ def train_branches(
             for name in BRANCHES
         }
 
-    seed, start_scores, rows = _try_starts(data, template, nets_of, seed, n_init)
-    history += rows
-    if checkpoint != "last":
-        template.set_params(callbacks=[("checkpoints", BranchCheckpoints(hard))])
+    seed, start_scores, history = _try_starts(data, template, nets_of, seed, n_init)
+    if average:
+        template.set_params(callbacks=[("mean", WeightMean())])
     pair, key = replace(data, template=template).train_erm(
         accept, stage="branches", seed=seed
     )
     history += [{"stage": "branches", **row} for row in pair.history]
-
-    def at(checkpoint):
-        kept = pair.kept_weights | {"last": pair.weights["module_"]}
-        nets = nets_of(kept[checkpoint])
-        return nets, _logits_of(nets, data.train, data.precision)
-
-    scores, nets = None, None
+    nets = nets_of(pair.kept_weights["mean"] if average else pair.weights["module_"])
+    logits = _logits_of(nets, data.train, data.precision)
+    scores = None
     if debiased == "auto":
-        # Which epoch is the best one depends on the roles: those after the last.
-        nets, logits = at("last" if checkpoint == "best" else checkpoint)
-        scores, debiased = _find_roles(data, errors, nets, logits)
-    epoch = {"last": len(pair.history), "average": None}.get(checkpoint)
-    if checkpoint == "best":
-        judged = [row[f"{debiased}_hard_acc"] for row in pair.history]
-        epoch = int(np.argmax(judged)) + 1
-        nets, logits = at(debiased)
-    elif nets is None:
-        nets, logits = at(checkpoint)
+        scores, debiased, rows = _find_roles(data, early_seed, nets, logits)
+        history += [{"stage": "early ERM", **row} for row in rows]
     (biased,) = set(BRANCHES) - {debiased}
     apart = separation(*logits.values(), data.train.labels, debiased)
     _warn_of_starving(apart["starved"])
@@ -154,9 +124,8 @@ def train_branches(
         role_scores=scores,
         separation=apart,
         start_scores=start_scores,
-        epoch=epoch,
         history=history,
-        key=key and f"{key} {checkpoint} {debiased}",
+        key=key and f"{key} {debiased}",
     )
 
 
@@ -219,64 +188,15 @@ def branch_logits(net, source, precision):
     return forward(net, TorchView(source), precision=precision)
 
 
-@dataclass
-class EarlyErrors:
-    """Which samples ERM gets wrong after one epoch: mostly bias-conflicting ones.
-
-    Attributes
-    ----------
-    train : ndarray of bool, shape (n_train,)
-        Of the training rows.
-    holdout : ndarray of bool, shape (n_holdout,), or None
-        Of the hold-out; None if too few of it are wrong, or there is none.
-    history : list of dict
-        Of the training.
-    """
-
-    train: np.ndarray
-    holdout: np.ndarray | None
-    history: list
-
-
-def _find_early_errors(data, seed):
-    """Train the net by plain ERM for one epoch, and look at what it gets wrong.
-
-    Parameters
-    ----------
-    data : FitData
-        Of the fit.
-    seed : int
-        Of the training.
-
-    Returns
-    -------
-    errors : EarlyErrors
-        On the training rows and on the hold-out.
-    """
-    template = clone(data.template).set_params(max_epochs=1, callbacks=None)
-    early = replace(data, template=template)
-    state, _ = early.train_erm(accept, stage="early ERM", seed=seed)
-    net = build_net(template, state, precision=data.precision)
-
-    def wrong(source):
-        proba = predict_proba(net, TorchView(source), data.precision)
-        return proba.argmax(axis=1) != source.labels
-
-    holdout = wrong(data.valid) if isinstance(data.valid, Source) else None
-    if holdout is not None and holdout.sum() < MIN_HARD:
-        holdout = None
-    return EarlyErrors(wrong(data.train), holdout, state.history)
-
-
-def _find_roles(data, errors, nets, logits):
+def _find_roles(data, seed, nets, logits):
     """Find out which branch is the debiased one, by what early ERM gets wrong.
 
     Parameters
     ----------
     data : FitData
-        Of the fit.
-    errors : EarlyErrors
-        Of early ERM.
+        Of the fit; its net is trained by plain ERM for one epoch.
+    seed : int
+        Of that training.
     nets : dict of str to skorch.NeuralNetClassifier
         Of the branches.
     logits : dict of str to ndarray of shape (n_train, n_classes)
@@ -289,22 +209,34 @@ def _find_roles(data, errors, nets, logits):
         of it is wrong.
     debiased : {"shallow", "deep"}
         The debiased branch; "shallow" if that is not decided.
+    history : list of dict
+        Of the training.
 
     Warns
     -----
     RolesUndecidedWarning
         If it is not decided.
     """
-    source, hard = data.train, errors.train
-    if errors.holdout is not None:
-        source, hard = data.valid, errors.holdout
-        logits = _logits_of(nets, source, data.precision)
-    scores = role_scores(logits["shallow"], logits["deep"], source.labels, hard)
+    template = clone(data.template).set_params(max_epochs=1, callbacks=None)
+    early = replace(data, template=template)
+    state, _ = early.train_erm(accept, stage="early ERM", seed=seed)
+    net = build_net(template, state, precision=data.precision)
+
+    def score(source, logits):
+        proba = predict_proba(net, TorchView(source), data.precision)
+        hard = proba.argmax(axis=1) != source.labels
+        return role_scores(logits["shallow"], logits["deep"], source.labels, hard)
+
+    scores = None
+    if isinstance(data.valid, Source):
+        scores = score(data.valid, _logits_of(nets, data.valid, data.precision))
+    if scores is None or scores["n_hard"] < MIN_HARD:
+        scores = score(data.train, logits)
     debiased, decided = decide_roles(scores, margin=MARGIN, min_hard=MIN_HARD)
     if not decided:
         _warn_of_indecision(scores, data.train.item_shape)
         debiased = "shallow"
-    return scores, debiased
+    return scores, debiased, state.history
 
 
 def _warn_of_indecision(scores, item_shape):
@@ -345,15 +277,5 @@ def _warn_of_starving(starved):
         f"another {starved}_module: beyond five layers it needs batch normalisation or "
         "shortcuts.",
         StarvedBranchWarning,
-        stacklevel=8,
-    )
-
-
-def _warn_of_unjudged_epochs():
-    warnings.warn(
-        f"One epoch of ERM gets fewer than {MIN_HARD} samples of the hold-out wrong: "
-        "too few to judge the epochs of stage 1 by, so that the last one is taken. "
-        "Raise validation_fraction, or set stage1_checkpoint='average'.",
-        CheckpointWarning,
         stacklevel=8,
     )

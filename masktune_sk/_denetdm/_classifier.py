@@ -75,10 +75,9 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         Starts of stage 1. Several are trained for a twentieth of its epochs, and the
         one whose branches do best, each alone, is trained in full: from a bad start the
         deep branch does not get the whole shortcut.
-    stage1_checkpoint : {"last", "average", "best"}, default="last"
-        Their weights after stage 1: those of the last epoch; the mean over the last
-        fifth of the epochs; or those of the epoch in which the debiased branch does
-        best on the hold-out samples that one epoch of ERM gets wrong.
+    stage1_average : bool, default=False
+        Whether the branches have, after stage 1, the mean of their weights over the
+        last fifth of the epochs, not those of the last one.
     stage2_epochs : int, default=None
         Epochs of the target; None: the net's.
     stage2_lr : float, default=None
@@ -155,8 +154,6 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
     start_scores_ : list of float
         Of each start of stage 1 the class-balanced accuracy of a branch alone, the mean
         of both, on the hold-out if there is one; empty if there was one start.
-    branch_epoch_ : int or None
-        The epoch of stage 1 whose weights they have; None for a mean.
     role_scores_ : dict or None
         Class-balanced accuracy of "shallow" and "deep" on the samples that one epoch of
         ERM got wrong, and "n_hard", their number; None if `debiased_branch` is given.
@@ -180,12 +177,10 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         What predicts: the target, a net of the user's type with the user's module, or
         the net of a branch.
     history_ : list of dict
-        One row an epoch: stage ("early ERM", "start 1 of 3" and so on, "branches" and
+        One row an epoch: stage ("start 1 of 3" and so on, "branches", "early ERM" and
         "target"), epoch, lr, train_loss, and valid_loss and valid_acc where there is a
-        validation set. In "target" that is of the target alone, before of both branches
-        together. If epochs are judged, "branches" has shallow_hard_acc and
-        deep_hard_acc, class-balanced accuracy on the hold-out samples that early ERM
-        gets wrong.
+        validation set. In "target" that is of the target alone, in "branches" of both
+        together.
     calibration_scores_ : ndarray of shape (n_holdout,) or None
         Selection scores of the hold-out, or of the samples given to `calibrate`.
     reject_threshold_ : float, dict of float, or None
@@ -244,7 +239,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         "stage1_weight_decay": [Interval(Real, 0, None, closed="left")],
         "stage1_batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "stage1_checkpoint": [StrOptions({"last", "average", "best"})],
+        "stage1_average": ["boolean"],
         "stage2_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "stage2_lr": [Interval(Real, 0, None, closed="neither"), None],
         "stage2_weight_decay": [Interval(Real, 0, None, closed="left"), None],
@@ -269,7 +264,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         stage1_weight_decay=0.001,
         stage1_batch_size=None,
         n_init=1,
-        stage1_checkpoint="last",
+        stage1_average=False,
         stage2_epochs=None,
         stage2_lr=None,
         stage2_weight_decay=None,
@@ -298,7 +293,7 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
         self.stage1_weight_decay = stage1_weight_decay
         self.stage1_batch_size = stage1_batch_size
         self.n_init = n_init
-        self.stage1_checkpoint = stage1_checkpoint
+        self.stage1_average = stage1_average
         self.stage2_epochs = stage2_epochs
         self.stage2_lr = stage2_lr
         self.stage2_weight_decay = stage2_weight_decay
@@ -338,8 +333,8 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
             plans,
             head_bias=self.head_bias,
             n_init=self.n_init,
+            average=self.stage1_average,
             debiased=self.debiased_branch,
-            checkpoint=self.stage1_checkpoint,
             max_epochs=stage1_epochs,
             lr=self.stage1_lr,
             optimizer__weight_decay=self.stage1_weight_decay,
@@ -364,7 +359,6 @@ class DeNetDMClassifier(BaseDebiasedClassifier):
             "head_layer_": target.head,
             **{f"{name}_net_": branch for name, branch in branches.nets.items()},
             "start_scores_": branches.start_scores,
-            "branch_epoch_": branches.epoch,
             "role_scores_": branches.role_scores,
             "debiased_branch_": branches.debiased,
             "separation_": branches.separation,

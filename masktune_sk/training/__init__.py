@@ -21,7 +21,7 @@ from ._processes import Processes
 from ._refit import refit
 from ._runner import StageRun, batches_in_order, iterator_params
 from ._seed import seeded
-from ._state import TrainedState, snapshot, torch_attributes
+from ._state import TrainedState, torch_attributes
 from ._threads import fit_threads
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "resolve_net",
     "resolve_precision",
     "seeded",
-    "snapshot",
     "split_as_net",
     "torch_attributes",
     "train_erm",

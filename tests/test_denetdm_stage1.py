@@ -1,16 +1,16 @@
-"""Which weights the branches of DeNetDM have after stage 1."""
+"""Stage 1 of DeNetDM: the mean of its last weights, and several starts."""
 
 import functools
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from masktune_sk import DeNetDMClassifier
 from masktune_sk import _fit_data as fit_data_module
-from masktune_sk.exceptions import CheckpointWarning
 from tests.nets import TinyMLP, tiny_images, tiny_net
 
 pytestmark = pytest.mark.filterwarnings(
@@ -29,7 +29,7 @@ def biased_vectors(n=600, conflict=0.15, random_state=0):
     return X.astype(np.float32), y
 
 
-def denetdm(checkpoint, **params):
+def denetdm(**params):
     defaults = {
         "stage1_epochs": 6,
         "stage1_lr": 0.01,
@@ -39,7 +39,7 @@ def denetdm(checkpoint, **params):
         "random_state": 0,
     }
     net = tiny_net(functools.partial(TinyMLP, 3), lr=0.003)
-    return DeNetDMClassifier(net, stage1_checkpoint=checkpoint, **(defaults | params))
+    return DeNetDMClassifier(net, **(defaults | params))
 
 
 def parameters(clf, branch):
@@ -53,27 +53,26 @@ def assert_same_branches(one, other):
             assert torch.equal(value, others[name]), name
 
 
-def test_average_is_the_mean_of_the_last_fifth_of_the_epochs():
+def test_the_mean_is_that_of_the_last_fifth_of_the_epochs():
     X, y = biased_vectors(200)
-    after = [denetdm("last", stage1_epochs=n).fit(X, y) for n in (9, 10)]
-    clf = denetdm("average", stage1_epochs=10).fit(X, y)
+    after = [denetdm(stage1_epochs=n).fit(X, y) for n in (9, 10)]
+    clf = denetdm(stage1_average=True, stage1_epochs=10).fit(X, y)
     for branch in ("shallow", "deep"):
         one, other = (parameters(some, branch) for some in after)
         for name, value in parameters(clf, branch).items():
             torch.testing.assert_close(value, (one[name] + other[name]) / 2, msg=name)
             assert not torch.equal(one[name], other[name])
-    assert clf.branch_epoch_ is None
-    assert after[1].branch_epoch_ == 10
 
 
-def test_of_few_epochs_the_average_is_the_last():
+def test_of_few_epochs_the_mean_is_the_last():
     X, y = biased_vectors(200)
     # No batch normalisation: its statistics are taken anew.
     branches = {
         "shallow_module": functools.partial(nn.Linear, 3, 4),
         "deep_module": functools.partial(make_mlp, 3),
     }
-    one, other = (denetdm(name, **branches).fit(X, y) for name in ("last", "average"))
+    one = denetdm(**branches).fit(X, y)
+    other = denetdm(stage1_average=True, **branches).fit(X, y)
     assert_same_branches(one, other)
 
 
@@ -101,7 +100,7 @@ class Normed(nn.Module):
 def test_statistics_of_batch_normalisation_are_those_of_the_mean():
     X, y = tiny_images(n=64)
     clf = denetdm(
-        "average",
+        stage1_average=True,
         shallow_module=Normed,
         deep_module=functools.partial(Normed, 3),
         stage1_epochs=10,
@@ -120,49 +119,7 @@ def test_statistics_of_batch_normalisation_are_those_of_the_mean():
     torch.testing.assert_close(norm.running_var, variance, rtol=0.05, atol=1e-3)
 
 
-@pytest.mark.parametrize("debiased", ["shallow", "deep", "auto"])
-def test_best_is_the_epoch_that_does_best_where_early_erm_is_wrong(debiased):
-    X, y = biased_vectors()
-    clf = denetdm("best", debiased_branch=debiased).fit(X, y)
-    key = f"{clf.debiased_branch_}_hard_acc"
-    scores = [row[key] for row in clf.history_ if row["stage"] == "branches"]
-    assert len(set(scores)) > 1
-    assert clf.branch_epoch_ == 1 + int(np.argmax(scores))
-    # That many epochs and no more come to the same weights.
-    shorter = denetdm(
-        "last",
-        debiased_branch=clf.debiased_branch_,
-        stage1_epochs=clf.branch_epoch_,
-    ).fit(X, y)
-    assert_same_branches(clf, shorter)
-    np.testing.assert_array_equal(clf.predict_proba(X), shorter.predict_proba(X))
-
-
-def test_what_epochs_are_judged_by_is_what_roles_are_decided_by():
-    X, y = biased_vectors()
-    last = denetdm("last", debiased_branch="auto").fit(X, y)
-    clf = denetdm("best", debiased_branch="auto").fit(X, y)
-    row = [row for row in clf.history_ if row["stage"] == "branches"][-1]
-    for branch in ("shallow", "deep"):
-        assert row[f"{branch}_hard_acc"] == last.role_scores_[branch]
-    assert clf.role_scores_ == last.role_scores_
-
-
-@pytest.mark.parametrize("validation_fraction", [0, 0.1])
-def test_a_holdout_that_cannot_judge_is_told_and_the_last_epoch_taken(
-    validation_fraction,
-):
-    X, y = biased_vectors(100)
-    params = {"validation_fraction": validation_fraction}
-    match = "fewer than 20 .*validation_fraction"
-    with pytest.warns(CheckpointWarning, match=match) as told:
-        clf = denetdm("best", **params).fit(X, y)
-    assert told[0].filename == __file__
-    assert clf.branch_epoch_ == 6
-    assert_same_branches(clf, denetdm("last", **params).fit(X, y))
-
-
-def test_average_and_best_come_of_one_training(tmp_path, monkeypatch):
+def test_the_mean_teaches_the_target_and_is_found_again(tmp_path, monkeypatch):
     trained = []
     train = fit_data_module.train_erm
 
@@ -171,19 +128,19 @@ def test_average_and_best_come_of_one_training(tmp_path, monkeypatch):
         return train(*args, stage=stage, **params)
 
     monkeypatch.setattr(fit_data_module, "train_erm", train_erm)
-    X, y = biased_vectors()
-    params = {"debiased_branch": "auto", "memory": str(tmp_path)}
-    fits = {}
-    for checkpoint in ("best", "average", "best"):
-        trained.clear()
-        fits.setdefault(checkpoint, []).append(denetdm(checkpoint, **params).fit(X, y))
-        first = [] if len(fits) > 1 else ["early ERM", "branches"]
-        again = len(fits[checkpoint]) > 1
-        assert trained == ([] if again else [*first, "target"])
-    one, other = fits["best"]
-    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
-    (averaged,) = fits["average"]
-    assert (averaged.predict_proba(X) != one.predict_proba(X)).any()
+    X, y = biased_vectors(200)
+    params = {"stage1_epochs": 10, "memory": str(tmp_path)}
+    last = denetdm(**params).fit(X, y)
+    trained.clear()
+    clf = denetdm(stage1_average=True, **params).fit(X, y)
+    assert trained == ["branches", "target"]
+    assert (clf.predict_proba(X) != last.predict_proba(X)).any()
+    trained.clear()
+    for one in (last, clf):
+        again = clone(one).fit(X, y)
+        np.testing.assert_array_equal(again.predict_proba(X), one.predict_proba(X))
+        assert_same_branches(again, one)
+    assert trained == []
 
 
 # ---------------------------------------------------------------- starts
@@ -206,16 +163,16 @@ def alone(clf, X, y):
 def test_the_start_whose_branches_do_best_alone_goes_on(random_state):
     X, y = biased_vectors(300)
     params = {"random_state": random_state, "stage1_lr": 0.003}
-    clf = denetdm("last", n_init=3, **params).fit(X, y)
+    clf = denetdm(n_init=3, **params).fit(X, y)
     assert len(clf.start_scores_) == 3
     stages = [row["stage"] for row in clf.history_]
     starts = [f"start {i} of 3" for i in (1, 2, 3)]
     assert stages == [*starts, *6 * ["branches"], "target"]
     # A twentieth of the epochs is less than one here.
-    one = denetdm("last", **(params | {"stage1_epochs": 1})).fit(X, y)
+    one = denetdm(**(params | {"stage1_epochs": 1})).fit(X, y)
     assert clf.start_scores_[0] == pytest.approx(alone(one, X, y))
     assert one.start_scores_ == []
-    single = denetdm("last", **params).fit(X, y)
+    single = denetdm(**params).fit(X, y)
     if np.argmax(clf.start_scores_) == 0:
         assert_same_branches(clf, single)
     else:
@@ -229,8 +186,8 @@ def test_the_start_whose_branches_do_best_alone_goes_on(random_state):
 def test_starts_without_a_holdout_are_compared_on_the_training_rows(tmp_path):
     X, y = biased_vectors(200)
     params = {"n_init": 2, "validation_fraction": 0, "memory": str(tmp_path)}
-    clf = denetdm("last", **params).fit(X, y)
-    again = denetdm("last", **params).fit(X, y)
+    clf = denetdm(**params).fit(X, y)
+    again = denetdm(**params).fit(X, y)
     assert clf.start_scores_ == again.start_scores_
     assert len(set(clf.start_scores_)) == 2
     assert_same_branches(clf, again)
