@@ -16,9 +16,9 @@ down what every network does after every epoch, and compares ways to choose one:
 ERM trains for as long as both stages together; halfway it is "ERM", at the end "ERM
 continued". With `--variants` DeNetDM alone is run in other ways: with the mean of the
 last weights of its branches ("average"), from the best of five starts besides ("5
-starts, average"); and "oracle", of which both stages are chosen on the test images, as
-those of the published numbers are: stage 1 ends after the epoch whose shallow branch is
-the best there, which a run without `--variants` must have found. Rows of a run are in
+starts, average"); and with stage 1 chosen on the test images, as that of the published
+numbers is ("oracle of stage 1"): it ends after the epoch whose shallow branch is the
+best there, which a run without `--variants` must have found. Rows of a run are in
 `benchmarks/results/colored_mnist_epochs.csv`; one that is there is not run again.
 """
 
@@ -61,7 +61,7 @@ VALIDATION = 0.1  # of the training images; the paper trains on all
 VARIANTS = {
     "average": {"stage1_average": True},
     "5 starts, average": {"stage1_average": True, "n_init": 5},
-    "oracle": {},
+    "oracle of stage 1": {},
 }
 
 
@@ -110,7 +110,7 @@ def run_variants(card, source, variants, oracle_epoch):
         for variant in variants:
             log = EpochLog(tests["unbiased"])
             params = VARIANTS[variant] | {"memory": memory}
-            if variant == "oracle":
+            if variant == "oracle of stage 1":
                 params["stage1_epochs"] = oracle_epoch
             clf = fit_denetdm(card, source, train, log, **params)
             proba = clf.branch_predict_proba(log.images, clf.debiased_branch_)
@@ -127,7 +127,7 @@ def best_epoch(rows):
     """Return the epoch whose shallow branch is best on the test images."""
     some = [r for r in rows if r["branch"] == "shallow" and r["epoch"] != "average"]
     if not some:
-        raise SystemExit("--variants oracle needs the run without it first.")
+        raise SystemExit("'oracle of stage 1' needs the run without variants first.")
     return int(max(some, key=lambda row: row["mean of groups"])["epoch"])
 
 
@@ -288,7 +288,7 @@ def main(argv=None):
             done = {row["branch"] for row in there}
             wanted = [v for v in arguments.variants if f"target, {v}" not in done]
             if wanted:
-                oracle = best_epoch(there) if "oracle" in wanted else None
+                oracle = best_epoch(there) if "oracle of stage 1" in wanted else None
                 rows = run_variants(card_of[ratio], source, wanted, oracle)
             elif "ERM" not in done and not arguments.variants:
                 rows = run(card_of[ratio], source)
