@@ -58,10 +58,11 @@ COLUMNS = (
 )
 SCORES = COLUMNS[5:]
 VALIDATION = 0.1  # of the training images; the paper trains on all
+ORACLE = "oracle of stage 1"
 VARIANTS = {
     "average": {"stage1_average": True},
     "5 starts, average": {"stage1_average": True, "n_init": 5},
-    "oracle of stage 1": {},
+    ORACLE: {},
 }
 
 
@@ -110,7 +111,7 @@ def run_variants(card, source, variants, oracle_epoch):
         for variant in variants:
             log = EpochLog(tests["unbiased"])
             params = VARIANTS[variant] | {"memory": memory}
-            if variant == "oracle of stage 1":
+            if variant == ORACLE:
                 params["stage1_epochs"] = oracle_epoch
             clf = fit_denetdm(card, source, train, log, **params)
             proba = clf.branch_predict_proba(log.images, clf.debiased_branch_)
@@ -127,7 +128,7 @@ def best_epoch(rows):
     """Return the epoch whose shallow branch is best on the test images."""
     some = [r for r in rows if r["branch"] == "shallow" and r["epoch"] != "average"]
     if not some:
-        raise SystemExit("'oracle of stage 1' needs the run without variants first.")
+        raise SystemExit(f"{ORACLE!r} needs the run without variants first.")
     return int(max(some, key=lambda row: row["mean of groups"])["epoch"])
 
 
@@ -288,7 +289,7 @@ def main(argv=None):
             done = {row["branch"] for row in there}
             wanted = [v for v in arguments.variants if f"target, {v}" not in done]
             if wanted:
-                oracle = best_epoch(there) if "oracle of stage 1" in wanted else None
+                oracle = best_epoch(there) if ORACLE in wanted else None
                 rows = run_variants(card_of[ratio], source, wanted, oracle)
             elif "ERM" not in done and not arguments.variants:
                 rows = run(card_of[ratio], source)

@@ -45,6 +45,24 @@ class DeeperConvNet(nn.Module):
         return self.layers(X).mean(dim=(2, 3))
 
 
+class NormedBranch(nn.Module):
+    """Convolutions with batch normalisation; 8 features."""
+
+    def __init__(self, n_layers=1):
+        super().__init__()
+        layers = []
+        for i in range(n_layers):
+            layers += [
+                nn.Conv2d(8 if i else 1, 8, 3, padding=1),
+                nn.BatchNorm2d(8),
+                nn.ReLU(),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, X):
+        return self.layers(X).mean(dim=(2, 3))
+
+
 class TinyMLP(nn.Module):
     def __init__(self, n_features=6, n_classes=2, width=16):
         super().__init__()

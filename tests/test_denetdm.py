@@ -17,7 +17,6 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from masktune_sk import DeNetDMClassifier
-from masktune_sk import _fit_data as fit_data_module
 from masktune_sk._denetdm import _target as target_module
 from masktune_sk.datasets import make_colored
 from masktune_sk.exceptions import (
@@ -28,7 +27,7 @@ from masktune_sk.exceptions import (
 )
 from masktune_sk.modules import MLP
 from masktune_sk.modules._branches import MLPEncoder
-from tests.nets import TinyMLP, tiny_images, tiny_net, tiny_vectors
+from tests.nets import NormedBranch, TinyMLP, tiny_images, tiny_net, tiny_vectors
 
 # A dozen steps leave many a branch at chance.
 pytestmark = pytest.mark.filterwarnings(
@@ -36,24 +35,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 STAGES = ["branches", "early ERM", "target"]
-
-
-class NormedBranch(nn.Module):
-    """Convolutions with batch normalisation; 8 features."""
-
-    def __init__(self, n_layers=1):
-        super().__init__()
-        layers = []
-        for i in range(n_layers):
-            layers += [
-                nn.Conv2d(8 if i else 1, 8, 3, padding=1),
-                nn.BatchNorm2d(8),
-                nn.ReLU(),
-            ]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, X):
-        return self.layers(X).mean(dim=(2, 3))
 
 
 def denetdm(net=None, **params):
@@ -448,15 +429,7 @@ def test_default_nets_follow_the_shape():
 # ---------------------------------------------------------------- memory, persistence
 
 
-def test_stages_are_found_in_memory(images, tmp_path, monkeypatch):
-    trained = []
-
-    def train_erm(*args, stage, **params):
-        trained.append(stage)
-        return train(*args, stage=stage, **params)
-
-    train = fit_data_module.train_erm
-    monkeypatch.setattr(fit_data_module, "train_erm", train_erm)
+def test_stages_are_found_in_memory(images, tmp_path, trained):
     clf = denetdm(memory=str(tmp_path)).fit(*images)
     assert trained == ["branches", "target"]
     again = clone(clf).fit(*images)

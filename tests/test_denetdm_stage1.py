@@ -10,8 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from masktune_sk import DeNetDMClassifier
-from masktune_sk import _fit_data as fit_data_module
-from tests.nets import TinyMLP, tiny_images, tiny_net
+from tests.nets import NormedBranch, TinyMLP, tiny_images, tiny_net
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::masktune_sk.exceptions.StarvedBranchWarning",
@@ -83,26 +82,12 @@ def make_mlp(n_layers):
     return nn.Sequential(*layers)
 
 
-class Normed(nn.Module):
-    """A convolution with batch normalisation; 8 features."""
-
-    def __init__(self, n_layers=1):
-        super().__init__()
-        layers = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
-        for _ in range(n_layers - 1):
-            layers += [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, X):
-        return self.layers(X).mean(dim=(2, 3))
-
-
 def test_statistics_of_batch_normalisation_are_those_of_the_mean():
     X, y = tiny_images(n=64)
     clf = denetdm(
         stage1_average=True,
-        shallow_module=Normed,
-        deep_module=functools.partial(Normed, 3),
+        shallow_module=NormedBranch,
+        deep_module=functools.partial(NormedBranch, 3),
         stage1_epochs=10,
         stage1_batch_size=16,
         validation_fraction=0,
@@ -119,15 +104,7 @@ def test_statistics_of_batch_normalisation_are_those_of_the_mean():
     torch.testing.assert_close(norm.running_var, variance, rtol=0.05, atol=1e-3)
 
 
-def test_the_mean_teaches_the_target_and_is_found_again(tmp_path, monkeypatch):
-    trained = []
-    train = fit_data_module.train_erm
-
-    def train_erm(*args, stage, **params):
-        trained.append(stage)
-        return train(*args, stage=stage, **params)
-
-    monkeypatch.setattr(fit_data_module, "train_erm", train_erm)
+def test_the_mean_teaches_the_target_and_is_found_again(tmp_path, trained):
     X, y = biased_vectors(200)
     params = {"stage1_epochs": 10, "memory": str(tmp_path)}
     last = denetdm(**params).fit(X, y)

@@ -107,7 +107,7 @@ def train_branches(
         accept, stage="branches", seed=seed
     )
     history += [{"stage": "branches", **row} for row in pair.history]
-    nets = nets_of(pair.kept_weights["mean"] if average else pair.weights["module_"])
+    nets = nets_of(pair.weights["module_"])
     logits = _logits_of(nets, data.train, data.precision)
     scores = None
     if debiased == "auto":

@@ -1,4 +1,4 @@
-"""The mean of the last weights of stage 1."""
+"""Let stage 1 end with the mean of its last weights."""
 
 from skorch.callbacks import Callback
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -10,16 +10,11 @@ AVERAGED = 0.2
 
 
 class WeightMean(Callback):
-    """Keep the mean of the weights after each of the last epochs.
+    """End a training with the mean of the weights after each of its last epochs.
 
     At a constant learning rate the last epoch is a draw among its neighbours, whose
-    mean is better than most of them [1]_.
-
-    Attributes
-    ----------
-    kept_weights_ : dict of str to dict
-        "mean": a state dict of the module. The statistics of batch normalisation are
-        taken anew, in one pass over the training data.
+    mean is better than most of them [1]_. The statistics of batch normalisation are
+    taken anew, in one pass over the training data.
 
     References
     ----------
@@ -30,7 +25,6 @@ class WeightMean(Callback):
     def on_train_begin(self, net, **kwargs):
         """Forget another training."""
         self.mean_ = None
-        self.kept_weights_ = {}
 
     def on_epoch_end(self, net, **kwargs):
         """Add the weights to the mean."""
@@ -41,9 +35,7 @@ class WeightMean(Callback):
             self.mean_.update_parameters(net.module_)
 
     def on_train_end(self, net, X=None, **kwargs):
-        """Complete the mean."""
+        """Put the mean into the net."""
         module = self.mean_.module
         update_bn(net.get_iterator(X, training=True), module, net.device)
-        self.kept_weights_["mean"] = {
-            name: value.cpu() for name, value in module.state_dict().items()
-        }
+        net.module_.load_state_dict(module.state_dict())

@@ -69,9 +69,6 @@ def train_erm(
             verbose=verbose,
         ) as run:
             run.fit(net.max_epochs, before=before)
-        kept = {}
-        for _, callback in net.callbacks_:
-            kept |= getattr(callback, "kept_weights_", {})
         return TrainedState.of(
             net,
             best_weights=run.monitor.best_weights_,
@@ -79,7 +76,6 @@ def train_erm(
             holdout_proba=run.holdout_proba(),
             best_holdout_proba=run.holdout_proba(best=True),
             n_processes=run.processes.size,
-            kept_weights=kept,
         )
 
 

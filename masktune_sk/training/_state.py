@@ -81,8 +81,6 @@ class TrainedState:
         The same of the best epoch.
     n_processes : int
         Processes that trained together.
-    kept_weights : dict of str to dict
-        Weights that callbacks kept besides, in their attribute `kept_weights_`.
     """
 
     weights: dict
@@ -94,7 +92,6 @@ class TrainedState:
     holdout_proba: np.ndarray | None = None
     best_holdout_proba: np.ndarray | None = None
     n_processes: int = 1
-    kept_weights: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, net, **known):
